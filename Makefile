@@ -1,0 +1,46 @@
+# make run | make test | make lab | make lock, each with ENV=intel or ENV=stock; the first call sets everything up.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+
+# the Intel extension exists for Linux x86-64 and Python 3.11; elsewhere current TensorFlow is the default
+DEFAULT_ENV := $(if $(filter Linux-x86_64-3.11,$(shell uname -s)-$(shell uname -m)-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')),intel,stock)
+ENV ?= $(DEFAULT_ENV)
+VENV := $(if $(filter $(ENV),$(DEFAULT_ENV)),.venv,.venv-$(ENV))
+BIN := $(VENV)/bin
+LOCK := requirements/$(ENV).txt
+JOBS ?= train
+
+.PHONY: run test slow lab lock clean setup
+setup: $(VENV)/.ready
+
+run: setup          ## the main job: train on the embedded features, print the scores
+	$(BIN)/ser-nb run $(JOBS)
+
+test: setup         ## every test: the notebooks' own, then pytest
+	$(BIN)/nbdev_test --path nbs --n_workers 2
+	$(BIN)/python -m pytest
+
+lab: setup          ## JupyterLab in nbs/
+	cd nbs && ../$(BIN)/jupyter lab
+
+lock: setup         ## renew both locks from settings.ini
+	$(BIN)/uv pip compile -q --upgrade setup.py --extra intel --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --no-emit-index-url --no-annotate -o requirements/intel.txt
+	$(BIN)/uv pip compile -q --upgrade setup.py --extra stock --extra dev --python-version 3.11 --universal \
+	  --generate-hashes --no-emit-index-url --no-annotate -o requirements/stock.txt
+
+# pip brings the locked uv, uv brings the rest, each file checked against its hash
+$(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no python3 on PATH; install Python 3.11 with venv"; exit 2; }
+	@test "$(ENV)" != intel -o "$(DEFAULT_ENV)" = intel || { echo "make: ENV=intel needs Linux x86-64 and Python 3.11; use ENV=stock, or PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' $(LOCK))"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(LOCK):
+	@echo "make: no lock for ENV=$(ENV): use ENV=intel or ENV=stock"; exit 2
+
+clean:              ## environments and caches, not runs
+	rm -rf .venv .venv-* build dist *.egg-info
