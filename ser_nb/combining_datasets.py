@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'TESS_WORDS', 'TESS_SPEAKERS', 'TESS_EMOTIONS', 'SOUND_SUFFIXES',
            'CLIP_COLUMNS', 'ARCHIVES', 'label_of', 'parse_ravdess', 'parse_tess', 'parse_name', 'dataset_name',
-           'emotion_mapping', 'inspect_sound', 'find_files', 'scan', 'write_clips', 'read_clips', 'combine',
-           'expected_clips', 'coverage', 'oddities', 'plot_distribution', 'unpack', 'download_ravdess', 'sample_corpus']
+           'published_name', 'emotion_mapping', 'inspect_sound', 'find_files', 'scan', 'write_clips', 'read_clips',
+           'combine', 'expected_clips', 'coverage', 'oddities', 'plot_distribution', 'unpack', 'download_ravdess',
+           'sample_corpus']
 
-# %% ../nbs/Combining_Datasets.ipynb #36c114a1
+# %% ../nbs/Combining_Datasets.ipynb #470f8869
 import hashlib, os, re, shutil, stat, zipfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from joblib import Parallel, delayed
 
 from .run_folder import fingerprint, progress, replacing
 
-# %% ../nbs/Combining_Datasets.ipynb #3afad162
+# %% ../nbs/Combining_Datasets.ipynb #98cd3c7c
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
 GENDERS = ('female', 'male')
 LABELS = tuple(f'{g}_{e}' for g in GENDERS for e in EMOTIONS)
@@ -33,7 +34,7 @@ def label_of(gender:str, # 'male' or 'female'
     if emotion not in EMOTIONS: raise ValueError(f'{emotion!r} is not an emotion: one of {", ".join(EMOTIONS)}')
     return f'{gender}_{emotion}'
 
-# %% ../nbs/Combining_Datasets.ipynb #2e4e3d02
+# %% ../nbs/Combining_Datasets.ipynb #d698bc24
 _RAVDESS_PARTS = dict(modality=('03',), channel=('01', '02'), emotion=tuple(f'{i:02}' for i in range(1, 9)), intensity=('01', '02'),
                       statement=('01', '02'), repetition=('01', '02'), actor=tuple(f'{i:02}' for i in range(1, 25)))
 
@@ -54,7 +55,7 @@ def _meaning(corpus, speaker, gender, emotion, intensity, statement, repetition)
     return dict(corpus=corpus, speaker=speaker, gender=gender, emotion=emotion, label=label_of(gender, emotion),
                 intensity=intensity, statement=statement, repetition=repetition)
 
-# %% ../nbs/Combining_Datasets.ipynb #6a6e283e
+# %% ../nbs/Combining_Datasets.ipynb #7329feb8
 TESS_WORDS = tuple('''back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk chat check cheek
 chief choice cool dab date dead death deep dime dip ditch dodge dog doll door fail fall far fat fit five food gap gas gaze germ get gin goal
 good goose gun half hall hash hate have haze hire hit hole home hurl hush jail jar join judge jug juice keen keep keg kick kill king kite
@@ -66,7 +67,7 @@ wheat when which whip white wife wire witch yearn yes young youth'''.split())
 TESS_SPEAKERS = {'OAF': '26', 'OA': '26', 'YAF': '28'}
 TESS_EMOTIONS = {'neutral': 'neutral', 'happy': 'happy', 'sad': 'sad', 'angry': 'angry', 'fear': 'fearful', 'disgust': 'disgust', 'ps': 'surprised'}
 
-# %% ../nbs/Combining_Datasets.ipynb #fe9b77ae
+# %% ../nbs/Combining_Datasets.ipynb #c45ce745
 def parse_tess(stem:str # a file name without its ending, in TESS's own form or in DATASET's
               ) -> dict: # corpus, speaker, gender, emotion, label, intensity, statement, repetition
     "What a TESS name says; `statement` is the word's number, 001 to 200"
@@ -82,7 +83,7 @@ def parse_tess(stem:str # a file name without its ending, in TESS's own form or 
     return _meaning('tess', TESS_SPEAKERS[who.upper()], 'female', TESS_EMOTIONS[emotion.lower()], 'normal',
                     f'{TESS_WORDS.index(word.lower()) + 1:03}', '01')
 
-# %% ../nbs/Combining_Datasets.ipynb #419cde2e
+# %% ../nbs/Combining_Datasets.ipynb #23ded260
 def parse_name(path:str|Path # a file of either corpus, original or in DATASET/
               ) -> dict: # corpus, speaker, gender, emotion, label, intensity, statement, repetition
     "What a clip's file name says; a `ValueError` says why it says nothing"
@@ -98,14 +99,23 @@ def dataset_name(clip # a row of the clip table, or a dict of its columns
     return '-'.join(('03', '02' if clip['corpus'] == 'ravdess_song' else '01', f"{EMOTIONS.index(clip['emotion']) + 1:02}",
                      '02' if clip['intensity'] == 'strong' else '01', clip['statement'], clip['repetition'], clip['speaker']))
 
-# %% ../nbs/Combining_Datasets.ipynb #2226ba43
+# %% ../nbs/Combining_Datasets.ipynb #6a1ddd47
+def published_name(clip # a row of the clip table, or a dict of its columns
+                  ) -> tuple: # corpus and name, for instance ('tess', 'OAF_back_fear'): tables of clips are in this order
+    "A clip's name in its own corpus, whichever name the file has now"
+    if clip['corpus'] != 'tess': return clip['corpus'], dataset_name(clip)
+    speaker = {'26': 'OAF', '28': 'YAF'}[clip['speaker']]
+    emotion = next(word for word, e in TESS_EMOTIONS.items() if e == clip['emotion'])
+    return 'tess', f"{speaker}_{TESS_WORDS[int(clip['statement']) - 1]}_{emotion}"
+
+# %% ../nbs/Combining_Datasets.ipynb #bc027740
 def emotion_mapping() -> pd.DataFrame: # one row an emotion
     "The article's number, RAVDESS's code and TESS's word for each emotion"
     tess = {v: k for k, v in TESS_EMOTIONS.items()}
     return pd.DataFrame([dict(number=i, emotion=e, ravdess=f'{i + 1:02}', tess=tess.get(e, '-'), labels=', '.join(label_of(g, e) for g in GENDERS))
                          for i, e in enumerate(EMOTIONS)]).set_index('number')
 
-# %% ../nbs/Combining_Datasets.ipynb #3f58beb3
+# %% ../nbs/Combining_Datasets.ipynb #c52dd26f
 SOUND_SUFFIXES = ('.wav', '.flac', '.aif', '.aiff', '.aifc', '.au', '.caf', '.ogg', '.oga', '.opus', '.mp3', '.w64', '.rf64', '.snd')
 
 def inspect_sound(path:str|Path # a sound file
@@ -124,7 +134,7 @@ def inspect_sound(path:str|Path # a sound file
     if n == 0: raise ValueError('there is no audio in it (0 samples)')
     return found | dict(sha256=fingerprint(path), samples=heard.hexdigest())
 
-# %% ../nbs/Combining_Datasets.ipynb #fd0947c1
+# %% ../nbs/Combining_Datasets.ipynb #a503efa5
 CLIP_COLUMNS = ('file path corpus speaker gender emotion label intensity statement repetition '
                 'sample_rate channels duration_s sha256').split()
 _CLIP_TEXT = {c: str for c in CLIP_COLUMNS if c not in ('sample_rate', 'channels', 'duration_s')}
@@ -140,7 +150,7 @@ def find_files(folder:str|Path # where to look; links to folders are followed, o
         found += [Path(at)/f for f in files if not f.startswith('.') and f not in ('Thumbs.db', 'desktop.ini')]
     return sorted(found)
 
-# %% ../nbs/Combining_Datasets.ipynb #c1b728c7
+# %% ../nbs/Combining_Datasets.ipynb #3a831073
 def _read_clip(path):
     "One row of the clip table, or the reason why there is none"
     try:
@@ -159,10 +169,10 @@ def scan(folder:str|Path, # a folder with clips of either corpus, in any layout
     rejected = pd.DataFrame([r for r in rows if 'reason' in r], columns=['path', 'reason'])
     return _without_copies(clips, rejected)
 
-# %% ../nbs/Combining_Datasets.ipynb #3e245b74
+# %% ../nbs/Combining_Datasets.ipynb #631102d6
 def _without_copies(clips, rejected):
     "Keep one file a clip; list the others with the one they double"
-    clips = clips.assign(name=[dataset_name(c) for c in clips.to_dict('records')]).sort_values(['name', 'path'], kind='stable')
+    clips = clips.assign(name=[published_name(c) for c in clips.to_dict('records')]).sort_values(['name', 'path'], kind='stable')
     double = clips.duplicated('name')
     first = clips[~double].set_index('name')
     reasons = [dict(path=c['path'], reason=('the same bytes as ' if c['sha256'] == first.sha256[c['name']] else 'another sound under the name of ')
@@ -170,7 +180,7 @@ def _without_copies(clips, rejected):
     rejected = pd.concat([rejected, pd.DataFrame(reasons, columns=['path', 'reason'])]).sort_values('path', ignore_index=True)
     return clips[~double].drop(columns='name').reset_index(drop=True), rejected
 
-# %% ../nbs/Combining_Datasets.ipynb #2be863a8
+# %% ../nbs/Combining_Datasets.ipynb #16aa950d
 def write_clips(clips:pd.DataFrame, # a clip table
                 path:str|Path): # the CSV file
     "Write `clips.csv`, paths relative to its folder"
@@ -186,7 +196,7 @@ def read_clips(path:str|Path # a clips.csv
     if missing := [c for c in CLIP_COLUMNS if c not in clips]: raise ValueError(f'{path}: column {missing[0]!r} is missing')
     return clips.assign(path=[os.path.join(Path(path).parent, p) for p in clips.path])
 
-# %% ../nbs/Combining_Datasets.ipynb #1b818aee
+# %% ../nbs/Combining_Datasets.ipynb #a1f78193
 def _place(source, target, sha256):
     "Put `source` at `target` as a hard link, else as a copy; a target with the same bytes stays"
     if target.exists() and (os.path.samefile(source, target) or fingerprint(target) == sha256): return
@@ -200,14 +210,14 @@ def combine(clips:pd.DataFrame, # the clip table of `scan`
     "Make the article's DATASET/ folder and `clips.csv`"
     folder = Path(out)/'DATASET'
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('.*.part'): old.unlink() # left by a process that was killed
+    for old in folder.glob('.part-*'): old.unlink() # left by a process that was killed
     targets = [folder/(dataset_name(c) + Path(c['path']).suffix.lower()) for c in clips.to_dict('records')]
     for source, target, sha256 in progress(zip(clips.path, targets, clips.sha256), 'combining', len(clips)): _place(source, target, sha256)
     combined = clips.assign(path=[str(t) for t in targets])
     write_clips(combined, Path(out)/'clips.csv')
     return combined
 
-# %% ../nbs/Combining_Datasets.ipynb #778b4443
+# %% ../nbs/Combining_Datasets.ipynb #b2b954b2
 def expected_clips(corpus:str # one of CORPORA
                   ) -> set: # names as in DATASET/
     "Every clip the complete corpus holds, by name"
@@ -231,7 +241,7 @@ def coverage(clips:pd.DataFrame # a clip table
             rows.append(dict(corpus=corpus, speaker=speaker, expected=len(names), found=len(set(names) & found), missing=len(set(names) - found)))
     return pd.DataFrame(rows).set_index(['corpus', 'speaker'])
 
-# %% ../nbs/Combining_Datasets.ipynb #6ad9603d
+# %% ../nbs/Combining_Datasets.ipynb #48cad9e2
 _CONTAINER_OF = {'.wav': 'WAV', '.flac': 'FLAC', '.aif': 'AIFF', '.aiff': 'AIFF', '.aifc': 'AIFF', '.ogg': 'OGG', '.oga': 'OGG', '.opus': 'OGG',
                  '.mp3': 'MP3', '.au': 'AU', '.snd': 'AU', '.caf': 'CAF', '.w64': 'W64', '.rf64': 'RF64'}
 
@@ -249,7 +259,7 @@ def oddities(clips:pd.DataFrame # the clip table of `scan`
     rows = [dict(what=w, corpus=c, clips=len(g), examples=', '.join(g.file[:3])) for w, m in sorted(masks.items()) for c, g in clips[m].groupby('corpus')]
     return pd.DataFrame(rows, columns=['what', 'corpus', 'clips', 'examples'])
 
-# %% ../nbs/Combining_Datasets.ipynb #284efe91
+# %% ../nbs/Combining_Datasets.ipynb #7f0f00a0
 def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with corpus and emotion
     "Clips by emotion and corpus, as a stacked bar chart"
     import matplotlib.pyplot as plt, seaborn as sns
@@ -263,7 +273,7 @@ def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with cor
     sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Combining_Datasets.ipynb #acfbf4b4
+# %% ../nbs/Combining_Datasets.ipynb #d2b15c99
 _MAX_RATIO, _MAX_BYTES = 100, 20 << 30 # sound hardly packs: RAVDESS's archives have a ratio of about 2
 
 def _check_members(archive, size):
@@ -295,7 +305,7 @@ def unpack(path:str|Path, # a zip archive
     finally: shutil.rmtree(part, ignore_errors=True)
     return target
 
-# %% ../nbs/Combining_Datasets.ipynb #e6e2bbfc
+# %% ../nbs/Combining_Datasets.ipynb #17f3cde1
 _ZENODO = 'https://zenodo.org/records/1188976/files'
 ARCHIVES = {'Audio_Speech_Actors_01-24.zip': 'md5:bc696df654c87fed845eb13823edef8a',
             'Audio_Song_Actors_01-24.zip': 'md5:5411230427d67a21e18aa4d466e6d1b9'}
@@ -316,7 +326,7 @@ def _continue_download(part):
         os.replace(part, output_file)
     return download
 
-# %% ../nbs/Combining_Datasets.ipynb #04edba6c
+# %% ../nbs/Combining_Datasets.ipynb #089184fa
 def download_ravdess(folder:str|Path, # where the archives go
                      base_url:str=_ZENODO # where they come from
                     ) -> list: # their paths
@@ -332,7 +342,7 @@ def download_ravdess(folder:str|Path, # where the archives go
         except ValueError as e: raise ValueError(f'{url}: what came is not the published archive ({str(e).splitlines()[0]})') from None
     return paths
 
-# %% ../nbs/Combining_Datasets.ipynb #841a83f2
+# %% ../nbs/Combining_Datasets.ipynb #c58af441
 def sample_corpus(folder:str|Path, # where the clips go
                   words:int=5, # TESS words of each emotion
                   seconds:float=.4 # length of a clip

@@ -8,7 +8,7 @@ __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURE
            'features', 'plot_clip', 'extract', 'split', 'write_features', 'read_feature_file', 'read_features',
            'embedded_features']
 
-# %% ../nbs/Feature_Extraction.ipynb #c99c4bcc
+# %% ../nbs/Feature_Extraction.ipynb #0e64d8bb
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from .combining_datasets import LABELS
 from .run_folder import progress, project_dir, replacing
 
-# %% ../nbs/Feature_Extraction.ipynb #f7e482ab
+# %% ../nbs/Feature_Extraction.ipynb #33a79525
 SR, N_FFT, HOP_LENGTH = 22050, 2048, 512 # Hz, samples, samples: librosa's defaults, as in the article
 N_MFCC, N_CHROMA, N_MELS = 40, 12, 128
 FEATURES = tuple(f'{kind}_{i:0{digits}}' for kind, n, digits in (('mfcc', N_MFCC, 2), ('chroma', N_CHROMA, 2), ('mel', N_MELS, 3)) for i in range(n))
@@ -43,7 +43,7 @@ def to_signal(samples:np.ndarray, # (n_samples,) or (n_samples, n_channels)
     resampled = soxr.resample(signal, sr, SR, quality='HQ')[:n]
     return np.pad(resampled, (0, n - len(resampled)))
 
-# %% ../nbs/Feature_Extraction.ipynb #9857c3c5
+# %% ../nbs/Feature_Extraction.ipynb #2119f269
 def load(path:str|Path # any format libsndfile reads
         ) -> np.ndarray: # (n,) float32 at SR
     "Read a sound file as one channel at 22,050 Hz; a `ValueError` says what is wrong with it"
@@ -54,7 +54,7 @@ def load(path:str|Path # any format libsndfile reads
     if len(samples) < frames: raise ValueError(f'truncated: {len(samples)} of {frames} samples')
     return to_signal(samples, sr)
 
-# %% ../nbs/Feature_Extraction.ipynb #5d82f900
+# %% ../nbs/Feature_Extraction.ipynb #d15db308
 @lru_cache
 def _window(): return scipy.signal.get_window('hann', N_FFT, fftbins=True).astype(np.float32)
 
@@ -65,7 +65,7 @@ def magnitudes(signal:np.ndarray # (n_samples,) at SR
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
     return np.abs(scipy.fft.rfft(frames * _window(), axis=1))
 
-# %% ../nbs/Feature_Extraction.ipynb #c6ee6076
+# %% ../nbs/Feature_Extraction.ipynb #b2c2022f
 def _mel_to_hz(mel):
     "Slaney's scale: linear below 1 kHz (15 mel), logarithmic above"
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
@@ -80,7 +80,7 @@ def mel_filters() -> np.ndarray: # (128, 1025) float32
     triangles = np.maximum(0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
     return (triangles * 2 / (edges[2:] - edges[:-2])[:, None]).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #ead18d2c
+# %% ../nbs/Feature_Extraction.ipynb #775108d9
 def decibels(mel:np.ndarray # (n_frames, 128) power
             ) -> np.ndarray: # the same in dB, nothing more than 80 dB below the loudest
     "`librosa.power_to_db` of a mel spectrogram"
@@ -97,7 +97,7 @@ def mfcc(mel:np.ndarray # (n_frames, 128) power
     "Mel-frequency cepstral coefficients: the cosine transform of the mel spectrum in dB"
     return scipy.fft.dct(decibels(mel), axis=1, norm='ortho')[:, :N_MFCC]
 
-# %% ../nbs/Feature_Extraction.ipynb #8aea04fa
+# %% ../nbs/Feature_Extraction.ipynb #b1f29b79
 def _peaks(S):
     "Frequency (Hz) and magnitude of the spectral peaks that count for the tuning"
     hz = np.arange(S.shape[1]) * SR / N_FFT
@@ -111,7 +111,7 @@ def _peaks(S):
     shift = np.divide(-slope, curve, out=np.zeros_like(here), where=abs(slope) < abs(curve))
     return ((bin + shift) * SR / N_FFT).astype(np.float32), here + slope * shift / 2
 
-# %% ../nbs/Feature_Extraction.ipynb #c2b15a8a
+# %% ../nbs/Feature_Extraction.ipynb #c1658b2b
 def tuning(S:np.ndarray # (n_frames, 1025) magnitudes
           ) -> float: # fraction of a semitone, -0.5 to 0.49
     "How far a clip is from the tempered scale, as `librosa.estimate_tuning`"
@@ -123,7 +123,7 @@ def tuning(S:np.ndarray # (n_frames, 1025) magnitudes
     counts, edges = np.histogram(residual, np.linspace(-.5, .5, 101))
     return float(edges[counts.argmax()])
 
-# %% ../nbs/Feature_Extraction.ipynb #c89442a6
+# %% ../nbs/Feature_Extraction.ipynb #c8b22bd3
 @lru_cache(maxsize=128)
 def chroma_filters(tuning:float=0. # fraction of a semitone
                   ) -> np.ndarray: # (12, 1025) float32
@@ -143,7 +143,7 @@ def chroma(S:np.ndarray # (n_frames, 1025) magnitudes
     loudest = loud.max(axis=1, keepdims=True)
     return loud / np.where(loudest < np.finfo(np.float32).tiny, 1, loudest)
 
-# %% ../nbs/Feature_Extraction.ipynb #1ecb8c8e
+# %% ../nbs/Feature_Extraction.ipynb #72664264
 def features(signal:np.ndarray # (n_samples,) at SR
             ) -> np.ndarray: # (180,) float32, in the order of FEATURES
     "Time means of MFCC, chroma and mel: the article's features"
@@ -151,7 +151,7 @@ def features(signal:np.ndarray # (n_samples,) at SR
     mel = mel_spectrogram(S)
     return np.concatenate([mfcc(mel).mean(axis=0), chroma(S).mean(axis=0), mel.mean(axis=0)]).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #7fc2c2d4
+# %% ../nbs/Feature_Extraction.ipynb #c3912655
 def plot_clip(signal:np.ndarray, # (n_samples,) at SR
               title:str): # what it is
     "Waveform, mel, MFCC and chroma spectrogram of one clip"
@@ -170,7 +170,7 @@ def plot_clip(signal:np.ndarray, # (n_samples,) at SR
     for ax in axes[1]: ax.set_xlabel('time (s)')
     return fig
 
-# %% ../nbs/Feature_Extraction.ipynb #50f96430
+# %% ../nbs/Feature_Extraction.ipynb #454b58ce
 def _extract_batch(paths):
     "Features of a few clips; for a bad one its reason"
     from threadpoolctl import threadpool_limits
@@ -195,7 +195,7 @@ def extract(clips:pd.DataFrame, # a clip table
     table = pd.concat([clips.loc[good, list(ABOUT)].reset_index(drop=True), pd.DataFrame(values, columns=list(FEATURES))], axis=1)
     return table, pd.DataFrame(dict(path=clips.path[~good].tolist(), reason=[r for r in rows if isinstance(r, str)]), columns=['path', 'reason'])
 
-# %% ../nbs/Feature_Extraction.ipynb #988ed1da
+# %% ../nbs/Feature_Extraction.ipynb #485766e3
 def split(table:pd.DataFrame, # features
           test_size:float=.2, # share of the rows to test on
           seed:int=42 # draws the split
@@ -209,7 +209,7 @@ def split(table:pd.DataFrame, # features
     train, test = train_test_split(np.arange(len(table)), test_size=test_size, stratify=table.label, random_state=seed)
     return tuple(table.iloc[np.sort(i)].reset_index(drop=True) for i in (train, test))
 
-# %% ../nbs/Feature_Extraction.ipynb #39646095
+# %% ../nbs/Feature_Extraction.ipynb #759cddad
 FEATURE_FILES = ('train_features.csv', 'test_features.csv')
 
 def write_features(train:pd.DataFrame, # features to learn from
@@ -219,7 +219,7 @@ def write_features(train:pd.DataFrame, # features to learn from
     for name, table in zip(FEATURE_FILES, (train, test)):
         with replacing(Path(folder)/name) as part: table[[*ABOUT, *FEATURES]].to_csv(part, index=False, float_format='%.7g', lineterminator='\n')
 
-# %% ../nbs/Feature_Extraction.ipynb #61a2cd69
+# %% ../nbs/Feature_Extraction.ipynb #fff3b043
 def _check_columns(table, path):
     for c in (*ABOUT, *FEATURES):
         if c not in table: raise ValueError(f'{path}: column {c!r} is missing')
@@ -235,7 +235,7 @@ def _check_rows(table, path):
         row, column = np.argwhere(off)[0]
         raise ValueError(f'{path}, row {row + 1}, column {FEATURES[column]!r}: not a number')
 
-# %% ../nbs/Feature_Extraction.ipynb #0fd1c4d1
+# %% ../nbs/Feature_Extraction.ipynb #52b3bcd1
 def read_feature_file(path:str|Path # a feature CSV
                      ) -> pd.DataFrame: # ABOUT as text, FEATURES as float32
     "Read and check one file of features"

@@ -6,7 +6,7 @@
 __all__ = ['METRICS_KEYS', 'replacing', 'write_json', 'read_json', 'fingerprint', 'versions', 'machine', 'timed', 'progress',
            'project_dir', 'run_folder', 'save_figure', 'record']
 
-# %% ../nbs/Run_Folder.ipynb #c7513892
+# %% ../nbs/Run_Folder.ipynb #9e440940
 import hashlib, json, os, platform, time
 from contextlib import contextmanager
 from importlib import metadata
@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pandas as pd
 
-# %% ../nbs/Run_Folder.ipynb #97bbc77e
+# %% ../nbs/Run_Folder.ipynb #01020f8c
 @contextmanager
 def replacing(path:str|Path): # the file to write
     "A path beside `path` to write to; it takes the place of `path` when the block ends without an error"
     path = Path(path)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    part = path.with_name(f'.part-{os.getpid()}-{path.name}')
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/Run_Folder.ipynb #eed42cde
+# %% ../nbs/Run_Folder.ipynb #f02e8b52
 def write_json(value:dict, # what to write; keys keep their order
                path:str|Path): # the file
     "Write `value` as readable JSON, whole or not at all"
@@ -43,7 +43,7 @@ def read_json(path:str|Path # the file
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{path}: not valid JSON ({e})') from None
 
-# %% ../nbs/Run_Folder.ipynb #36471d10
+# %% ../nbs/Run_Folder.ipynb #8ed71bf0
 def fingerprint(data:pd.DataFrame|str|Path # a table, or a file
                ) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes, or of a table's column names and rows"
@@ -56,7 +56,7 @@ def fingerprint(data:pd.DataFrame|str|Path # a table, or a file
             while block := f.read(1 << 20): sha.update(block)
     return sha.hexdigest()
 
-# %% ../nbs/Run_Folder.ipynb #ce7f5fe1
+# %% ../nbs/Run_Folder.ipynb #8e3c1f19
 _PACKAGES = ('ser_nb numpy scipy pandas scikit-learn scikit-learn-intelex librosa soundfile soxr tensorflow keras '
              'intel-extension-for-tensorflow').split()
 
@@ -68,7 +68,7 @@ def versions() -> dict: # package -> version, those that are installed
         except metadata.PackageNotFoundError: pass
     return found
 
-# %% ../nbs/Run_Folder.ipynb #209b81e5
+# %% ../nbs/Run_Folder.ipynb #79fdec19
 def machine() -> dict: # system, processor, cores, memory in GB, date
     "The machine a run was made on, and when"
     cpu = platform.processor()
@@ -79,7 +79,7 @@ def machine() -> dict: # system, processor, cores, memory in GB, date
     return dict(system=f'{platform.system()} {platform.machine()}', processor=cpu, cores=cores,
                 date=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
 
-# %% ../nbs/Run_Folder.ipynb #a272fd16
+# %% ../nbs/Run_Folder.ipynb #4ccd8c96
 @contextmanager
 def timed(timings:dict, # name -> list of seconds; the block's time is appended
           name:str): # what is timed
@@ -88,7 +88,7 @@ def timed(timings:dict, # name -> list of seconds; the block's time is appended
     yield
     timings.setdefault(name, []).append(round(time.perf_counter() - start, 3))
 
-# %% ../nbs/Run_Folder.ipynb #b371cbf9
+# %% ../nbs/Run_Folder.ipynb #19038279
 def progress(items, # what to go through
              desc:str, # what is done with each
              total:int=None # how many, where `items` cannot tell
@@ -99,7 +99,7 @@ def progress(items, # what to go through
     if style == 'auto': return (auto.tqdm if 'JPY_PARENT_PID' in os.environ else std.tqdm)(items, desc=desc, total=total, leave=False, disable=None)
     return std.tqdm(items, desc=desc, total=total, leave=False, disable=style != 'text', mininterval=.5)
 
-# %% ../nbs/Run_Folder.ipynb #9194d007
+# %% ../nbs/Run_Folder.ipynb #48780268
 def project_dir() -> Path: # the folder with settings.ini, or the current one for an installed package
     "The project's root: where `runs/` is"
     root = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd().parent
@@ -114,7 +114,7 @@ def run_folder(out:str, # the folder; '' = runs/`name` in the project
     except OSError as e: raise OSError(f'{folder}: cannot be made a run folder ({e.strerror})') from None
     return folder
 
-# %% ../nbs/Run_Folder.ipynb #4a0d2dbd
+# %% ../nbs/Run_Folder.ipynb #9af2630f
 def save_figure(fig, # a matplotlib figure
                 folder:str|Path, # the run folder
                 name:str): # file name without .png
@@ -122,7 +122,7 @@ def save_figure(fig, # a matplotlib figure
     with replacing(Path(folder)/'figures'/f'{name}.png') as part:
         fig.savefig(part, format='png', dpi=110, bbox_inches='tight', metadata={'Software': None})
 
-# %% ../nbs/Run_Folder.ipynb #f5ba128c
+# %% ../nbs/Run_Folder.ipynb #ba28fa21
 METRICS_KEYS = ('job', 'parameters', 'versions', 'machine', 'data', 'scores', 'timings', 'audit', 'files')
 
 def record(folder:str|Path, # the run folder

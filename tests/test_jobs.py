@@ -1,0 +1,121 @@
+"Jobs end to end: what a user calls, and what is there afterwards"
+import json, subprocess, sys
+
+import nbformat, pytest
+from papermill import inspect_notebook
+
+from conftest import ROOT, ser_nb, no_traceback
+from ser_nb.pipeline import JOBS, notebook_path
+from ser_nb.run_folder import METRICS_KEYS, fingerprint, read_json
+
+
+@pytest.mark.parametrize('job', JOBS)
+def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
+    nb = nbformat.read(notebook_path(job), 4)
+    cells = [c for c in nb.cells if 'parameters' in c.metadata.get('tags', [])]
+    assert len(cells) == 1 and nb.metadata.kernelspec.language == 'python'
+    names = [line.split('=')[0].strip() for line in cells[0].source.splitlines() if line.strip()]
+    found = inspect_notebook(notebook_path(job))
+    assert list(found) == names and 'out' in names
+    assert all(p['help'] and p['inferred_type_name'] in ('str', 'int', 'float', 'bool') for p in found.values())
+
+
+def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
+    out, done = whole_way
+    assert f'run folder: {out}' in done.stdout and 'cnn' in done.stdout
+    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'figures/confusion.png',
+                 'notebooks/Combining_Datasets.ipynb', 'notebooks/Feature_Extraction.ipynb', 'notebooks/Proposed_System.ipynb'): assert (out/name).is_file(), name
+    assert len(list((out/'DATASET').iterdir())) == 190
+    assert not list(out.rglob('.part-*'))
+    metrics = read_json(out/'metrics.json')
+    assert tuple(metrics) == METRICS_KEYS and metrics['job'] == 'combine extract train'
+    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(metrics['scores']['random_80_20']['cnn'])
+    assert metrics['data']['clips'] == 190 and metrics['parameters']['epochs'] == 2
+    assert all(fingerprint(out/name) == sha for name, sha in metrics['files'].items()) and 'model.h5' in metrics['files']
+
+
+def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
+    out, _ = whole_way
+    done = ser_nb('run', 'combine', 'extract', 'train', '--smoke', '-p', 'splits', 1, '--out', tmp_path/'again')
+    assert done.returncode == 0, done.stderr
+    first, second = (read_json(f/'metrics.json') for f in (out, tmp_path/'again'))
+    for m in (first, second): del m['timings'], m['machine']
+    assert first == second
+    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json'): assert (out/name).read_bytes() == (tmp_path/'again'/name).read_bytes(), name
+
+
+PREDICT = '''
+import sys, numpy as np
+from ser_nb.feature_extraction import read_features
+from ser_nb.proposed_system import load_model, predict_proba
+np.save(sys.argv[2], predict_proba(load_model(sys.argv[1]), read_features(sys.argv[1])[1]))
+'''
+OTHER_PYTHONS = [p for p in (ROOT/'.venv/bin/python', ROOT/'.venv-stock/bin/python', ROOT/'.venv-intel/bin/python') if (p.parent.parent/'.ready').exists()]
+
+
+@pytest.mark.parametrize('python', OTHER_PYTHONS or [sys.executable], ids=lambda p: str(p).split('/')[-3])
+def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path, python):
+    import numpy as np
+    from ser_nb.feature_extraction import read_features
+    from ser_nb.proposed_system import load_model, predict_proba
+    out, _ = whole_way
+    done = subprocess.run([python, '-c', PREDICT, out, tmp_path/'proba.npy'], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    here = predict_proba(load_model(out), read_features(out)[1])
+    np.testing.assert_allclose(np.load(tmp_path/'proba.npy'), here, atol=1e-5)
+
+
+def test_plain_papermill_works_from_another_folder(tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'papermill', notebook_path('combine'), 'out.ipynb', '-p', 'out', tmp_path/'run', '--no-progress-bar'],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Passed unknown parameter' not in done.stderr
+    assert read_json(tmp_path/'run'/'metrics.json')['data']['clips'] == 190
+
+
+@pytest.mark.parametrize('args, message', [
+    (['trian'], "no job 'trian'; did you mean 'train'?"),
+    (['train', '-p', 'epoch', '3'], "no parameter 'epoch'; did you mean 'epochs'?"),
+    (['train', '-p', 'epochs', 'many'], "parameter epochs: 'many' is not a whole number"),
+    (['train', '-p', 'features_dir', 'nowhere'], 'features_dir: nowhere: there is no such file or folder'),
+    (['extract', '--data', 'nowhere'], '--data: nowhere: there is no such file or folder'),
+    (['train', '--data', '.'], 'train takes no sound'),
+    (['--out', 'setup.py'], 'is a file, not a folder')])
+def test_a_wrong_call_is_refused_by_name_before_anything_runs(args, message):
+    before = set((ROOT/'runs').glob('*'))
+    done = ser_nb('run', *args)
+    assert done.returncode == 2 and message in done.stderr and set((ROOT/'runs').glob('*')) == before
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_failing_cell_is_named_with_its_error_and_the_executed_copy(whole_way, tmp_path):
+    features = tmp_path/'features'; features.mkdir()
+    for name in ('train_features.csv', 'test_features.csv'):
+        text = (whole_way[0]/name).read_text()
+        (features/name).write_text(text.replace('mel_017', 'mel_17', 1) if name[:4] == 'test' else text)
+    done = ser_nb('run', 'train', '--smoke', '-p', 'features_dir', features, '--out', tmp_path/'run')
+    assert done.returncode == 1 and no_traceback(done)
+    assert f"ValueError: {features/'test_features.csv'}: column 'mel_017' is missing" in done.stderr
+    copy = tmp_path/'run'/'notebooks'/'Proposed_System.ipynb'
+    assert f'executed copy: {copy}' in done.stderr and 'mel_017' in copy.read_text()
+    assert not (tmp_path/'run'/'model.h5').exists() and not (tmp_path/'run'/'metrics.json').exists()
+
+
+def test_strict_names_the_files_it_cannot_place_and_without_it_the_rest_comes_out(tmp_path):
+    from ser_nb.combining_datasets import sample_corpus
+    corpus = sample_corpus(tmp_path/'corpus', words=0)
+    (corpus/'Actor_01'/'03-01-09-01-01-01-01.wav').write_bytes((corpus/'Actor_01'/'03-01-08-01-01-01-01.wav').read_bytes())
+    (corpus/'empty.wav').touch()
+    failed = ser_nb('run', 'combine', '--data', corpus, '-p', 'strict', 'true', '--out', tmp_path/'strict')
+    assert failed.returncode == 1 and no_traceback(failed)
+    assert "emotion '09' is not one of 01 to 08" in failed.stderr and '0 bytes' in failed.stderr
+    done = ser_nb('run', 'combine', '--data', corpus, '--out', tmp_path/'lenient')
+    assert done.returncode == 0 and read_json(tmp_path/'lenient'/'metrics.json')['data'] == dict(clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
+
+
+def test_the_kernel_is_registered_for_this_environment(tmp_path):
+    import os
+    done = ser_nb('kernel', '--name', 'ser_nb_test', env={**os.environ, 'JUPYTER_DATA_DIR': str(tmp_path), 'HOME': str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    spec = json.loads(next(tmp_path.rglob('kernel.json')).read_text())
+    assert spec['argv'][0] == sys.executable

@@ -1,0 +1,86 @@
+"Both corpora, as they are: every oddity, every clip"
+import os, shutil, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
+from ser_nb.feature_extraction import FEATURES, extract, features, load, read_features
+
+
+@pytest.fixture(scope='module')
+def reference(data):
+    return pd.read_csv(data/'article_features.csv.gz', index_col=['corpus', 'file'])
+
+
+def test_features_of_the_original_files_are_those_of_the_articles_calls(data, reference):
+    clips, rejected = scan(data/'originals')
+    table, failed = extract(clips)
+    assert (len(table), len(rejected), len(failed)) == (38, 0, 0)
+    expected = reference.loc[list(zip(table.corpus, table.file))]
+    off = np.abs(table[list(FEATURES)].to_numpy() - expected.to_numpy()) / reference.std().to_numpy()
+    assert off.max() < 1e-3, (off.max(), table.file[off.max(axis=1).argmax()], FEATURES[off.max(axis=0).argmax()])
+
+
+def test_every_oddity_of_the_published_files_is_found(data):
+    odd = oddities(scan(data/'originals')[0]).set_index(['what', 'corpus']).clips
+    assert odd[('2 channels, not 1', 'ravdess_speech')] == 5 and odd[('2 channels, not 1', 'ravdess_song')] == 1
+    assert odd[('AIFF inside .wav', 'tess')] == 2 and odd[('96000 Hz, not 24414', 'tess')] == 1
+    assert odd[('misspelt speaker (OA for OAF)', 'tess')] == 1
+
+
+@pytest.fixture(scope='module')
+def all_clips(data):
+    return scan(data/'flac22k')
+
+
+def test_all_clips_of_both_corpora_are_placed(all_clips):
+    clips, rejected = all_clips
+    assert len(clips) == 5252 and len(rejected) == 0 and clips.label.nunique() == 16
+    assert clips.corpus.value_counts().to_dict() == dict(tess=2800, ravdess_speech=1440, ravdess_song=1012)
+    assert coverage(clips).missing.sum() == 0 and set(clips.speaker) == {f'{a:02}' for a in range(1, 25)} | {'26', '28'}
+
+
+def test_the_embedded_features_are_those_of_the_original_files(reference, all_clips):
+    train, test = read_features()
+    assert (len(train), len(test)) == (4201, 1051)
+    both = pd.concat([train, test])
+    np.testing.assert_allclose(both[list(FEATURES)], reference.loc[list(zip(both.corpus, both.file))], rtol=1e-5)
+    assert set(zip(both.corpus, both.file, both.label)) == set(all_clips[0][['corpus', 'file', 'label']].itertuples(index=False, name=None))
+    from sklearn.model_selection import train_test_split
+    rows = sorted(both[['corpus', 'file', 'label']].itertuples(index=False, name=None), key=lambda r: published_name(parse_name(r[1])))
+    drawn, _ = train_test_split(rows, test_size=.2, stratify=[r[2] for r in rows], random_state=42)
+    assert set(r[1] for r in drawn) == set(train.file)
+
+
+def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path):
+    clips = all_clips[0]
+    script = 'import sys; from ser_nb.combining_datasets import *; combine(scan(sys.argv[1])[0], sys.argv[2])'
+    source = os.path.commonpath(clips.path.tolist())
+    child = subprocess.Popen([sys.executable, '-c', script, source, tmp_path/'killed'])
+    while not (tmp_path/'killed'/'DATASET').exists() or len(os.listdir(tmp_path/'killed'/'DATASET')) < 500: time.sleep(.02); assert child.poll() is None
+    child.kill(); child.wait()
+    done = len(os.listdir(tmp_path/'killed'/'DATASET'))
+    combine(clips, tmp_path/'killed'); combine(clips, tmp_path/'whole')
+    names = {n: sorted(p.name for p in (tmp_path/n/'DATASET').iterdir()) for n in ('killed', 'whole')}
+    assert done < 5252 and names['killed'] == names['whole'] and {Path(n).stem for n in names['whole']} == set.union(*map(expected_clips, ('ravdess_speech', 'ravdess_song', 'tess')))
+    assert (tmp_path/'killed'/'clips.csv').read_bytes() == (tmp_path/'whole'/'clips.csv').read_bytes()
+    assert scan(tmp_path/'whole'/'DATASET')[0].label.tolist() == clips.label.tolist() # the same rows in the same order
+    assert read_clips(tmp_path/'whole'/'clips.csv').duration_s.sum() == pytest.approx(clips.duration_s.sum())
+
+
+def test_archives_in_any_layout_give_the_same_table(data, tmp_path):
+    originals = data/'originals'
+    flat = tmp_path/'flat'; flat.mkdir()
+    for p in (originals/'tess').rglob('*.wav'): shutil.copy(p, flat/p.name.lower())
+    shutil.make_archive(tmp_path/'TESS', 'zip', originals/'tess')
+    tables = [scan(f)[0] for f in (originals/'tess', flat, unpack(tmp_path/'TESS.zip', tmp_path/'un'))]
+    for t in tables[1:]: pd.testing.assert_frame_equal(t.drop(columns=['path', 'file']), tables[0].drop(columns=['path', 'file']))
+
+
+def test_a_damaged_clip_is_named_and_the_others_come_out(data, tmp_path):
+    shutil.copytree(data/'originals'/'ravdess_song', tmp_path/'song', copy_function=shutil.copy)
+    cut = tmp_path/'song'/'Actor_24'/'03-02-01-01-01-01-24.wav'
+    os.chmod(cut, 0o644); cut.write_bytes(cut.read_bytes()[:30])
+    clips, rejected = scan(tmp_path/'song')
+    assert len(clips) == 6 and rejected.path.tolist() == [str(cut)] and 'no sound that can be read' in rejected.reason[0]
