@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train
 
-.PHONY: run test slow lab lock clean setup
+.PHONY: run test readme lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the main job: train on the embedded features, print the scores
@@ -19,6 +19,11 @@ run: setup          ## the main job: train on the embedded features, print the s
 test: setup         ## every test: the notebooks' own, then pytest
 	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest
+
+readme: setup       ## README.md from nbs/index.ipynb and its stored outputs
+	$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | \
+	  $(BIN)/python -c "import re, sys; print(re.sub(r'\]\((?!https?:|\#)', '](nbs/', re.sub(r'\n{3,}', '\n\n', sys.stdin.read()).strip()))" > .part-README.md
+	mv .part-README.md README.md
 
 lab: setup          ## JupyterLab in nbs/
 	cd nbs && ../$(BIN)/jupyter lab
@@ -34,7 +39,7 @@ $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 on PATH; install Python 3.11 with venv"; exit 2; }
 	@test "$(ENV)" != intel -o "$(DEFAULT_ENV)" = intel || { echo "make: ENV=intel needs Linux x86-64 and Python 3.11; use ENV=stock, or PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' $(LOCK))"
+	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --no-deps --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' $(LOCK))"
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@

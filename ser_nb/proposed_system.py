@@ -46,8 +46,8 @@ def plot_variance(reduction:dict # of fit_reduction
     sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Proposed_System.ipynb #9bc109b3
-SETTINGS = dict(variance=.95, places=16, channels=64, filters=[128, 128], kernel_size=3, dense=256, dropout=.2, l1=1e-7, l2=1e-6)
+# %% ../nbs/Proposed_System.ipynb #866c6071
+SETTINGS = dict(variance=.95, places=8, channels=128, filters=[256], kernel_size=3, dense=256, dropout=.05, l1=1e-8, l2=1e-7)
 
 def build_network(reduction:dict, # mean, variance, n_components; see fit_reduction
                   settings:dict=SETTINGS # the network's sizes
@@ -103,12 +103,12 @@ def _epoch_bar(epochs, desc):
     bar = iter(progress(range(epochs + 1), desc, epochs))
     return keras.callbacks.LambdaCallback(on_train_begin=lambda logs: next(bar), on_epoch_end=lambda epoch, logs: next(bar))
 
-# %% ../nbs/Proposed_System.ipynb #ed649b3a
+# %% ../nbs/Proposed_System.ipynb #a27c4b10
 def train_network(train:pd.DataFrame, # features to learn from
                   epochs:int=30, # the article: 30
                   patience:int=20, # stop after so many epochs without better validation accuracy
                   batch_size:int=64, # clips a step
-                  learning_rate:float=1e-3, # at its highest
+                  learning_rate:float=2e-3, # at its highest
                   seed:int=42, # of the validation rows, the weights and the order of the clips
                   settings:dict=SETTINGS, # the network's sizes
                   desc:str='training' # of the progress bar

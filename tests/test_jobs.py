@@ -1,5 +1,6 @@
 "Jobs end to end: what a user calls, and what is there afterwards"
 import json, subprocess, sys
+from pathlib import Path
 
 import nbformat, pytest
 from papermill import inspect_notebook
@@ -36,7 +37,7 @@ def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
 
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
     out, _ = whole_way
-    done = ser_nb('run', 'combine', 'extract', 'train', '--smoke', '-p', 'splits', 1, '--out', tmp_path/'again')
+    done = ser_nb('run', 'combine', 'extract', 'train', '--smoke', '--out', tmp_path/'again')
     assert done.returncode == 0, done.stderr
     first, second = (read_json(f/'metrics.json') for f in (out, tmp_path/'again'))
     for m in (first, second): del m['timings'], m['machine']
@@ -53,7 +54,7 @@ np.save(sys.argv[2], predict_proba(load_model(sys.argv[1]), read_features(sys.ar
 OTHER_PYTHONS = [p for p in (ROOT/'.venv/bin/python', ROOT/'.venv-stock/bin/python', ROOT/'.venv-intel/bin/python') if (p.parent.parent/'.ready').exists()]
 
 
-@pytest.mark.parametrize('python', OTHER_PYTHONS or [sys.executable], ids=lambda p: str(p).split('/')[-3])
+@pytest.mark.parametrize('python', OTHER_PYTHONS or [Path(sys.executable)], ids=lambda p: p.parts[-3])
 def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path, python):
     import numpy as np
     from ser_nb.feature_extraction import read_features
@@ -105,7 +106,7 @@ def test_strict_names_the_files_it_cannot_place_and_without_it_the_rest_comes_ou
     from ser_nb.combining_datasets import sample_corpus
     corpus = sample_corpus(tmp_path/'corpus', words=0)
     (corpus/'Actor_01'/'03-01-09-01-01-01-01.wav').write_bytes((corpus/'Actor_01'/'03-01-08-01-01-01-01.wav').read_bytes())
-    (corpus/'empty.wav').touch()
+    (corpus/'OAF_bar_fear.wav').touch()
     failed = ser_nb('run', 'combine', '--data', corpus, '-p', 'strict', 'true', '--out', tmp_path/'strict')
     assert failed.returncode == 1 and no_traceback(failed)
     assert "emotion '09' is not one of 01 to 08" in failed.stderr and '0 bytes' in failed.stderr
