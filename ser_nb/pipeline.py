@@ -81,7 +81,9 @@ def _existing(name, path):
     if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
     return os.path.abspath(path)
 
-# %% ../nbs/Pipeline.ipynb #70ca0e75
+# %% ../nbs/Pipeline.ipynb #77087e7b
+_QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
+
 class JobFailed(Exception):
     "A cell of a job's notebook failed"
 
@@ -97,8 +99,7 @@ def run_job(job:str, # one of JOBS
     part = target.with_name(f'.part-{os.getpid()}-{target.name}')
     logging.getLogger('papermill').setLevel('ERROR')
     os.environ['SER_NB_PROGRESS'] = 'text' if bar else 'none'
-    quiet = dict(progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
-    try: execute_notebook(source, part, parameters, kernel_name='python3', cwd=source.parent, stderr_file=sys.stderr if bar else None, **quiet)
+    try: execute_notebook(source, part, parameters, cwd=source.parent, stderr_file=sys.stderr if bar else None, **_QUIET)
     except PapermillExecutionError as e: raise JobFailed(f'{source.name}, cell {e.exec_count}: {e.ename}: {e.evalue}\nexecuted copy: {target}') from None
     except RuntimeError as e: raise JobFailed(f'{source.name}: {e}\nexecuted copy: {target}') from None # the kernel died
     finally:
@@ -171,7 +172,7 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #843d0e14
+# %% ../nbs/Pipeline.ipynb #d939db72
 RESULTS = {'train': ('metrics.json', 'figures/confusion.png')} # what the README reads
 
 @main.command(hidden=True)
@@ -185,6 +186,6 @@ def pages(run):
             with replacing(nbs/'results'/Path(name).name) as part: shutil.copyfile(run/name, part)
     for source in sorted(nbs.glob('*.ipynb')):
         executed = run/'notebooks'/source.name
-        if source.name not in jobs: execute_notebook(source, executed, kernel_name='python3', cwd=nbs, progress_bar=False)
+        if source.name not in jobs: execute_notebook(source, executed, cwd=nbs, **_QUIET)
         if executed.exists(): store_outputs(executed, source)
         click.echo(f"{source.name}: {'stored' if executed.exists() else 'not in this run'}")

@@ -6,12 +6,13 @@
 __all__ = ['SETTINGS', 'MODEL_FORMAT', 'fit_reduction', 'plot_variance', 'build_network', 'one_hot', 'validation_rows',
            'train_network', 'predict_proba', 'labels_of', 'save_model', 'load_model']
 
-# %% ../nbs/Proposed_System.ipynb #d679ec9c
-import json, os
+# %% ../nbs/Proposed_System.ipynb #706d8841
+import json, logging, os
 from pathlib import Path
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow's remarks at its start would drown ours
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow's remarks would drown ours
 os.environ.setdefault('ITEX_CPP_MIN_LOG_LEVEL', '3')
+logging.getLogger('tensorflow').setLevel('ERROR')
 
 import numpy as np
 import pandas as pd
