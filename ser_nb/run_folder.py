@@ -6,13 +6,11 @@
 __all__ = ['METRICS_KEYS', 'replacing', 'write_json', 'read_json', 'fingerprint', 'versions', 'machine', 'timed', 'progress',
            'project_dir', 'run_folder', 'save_figure', 'record']
 
-# %% ../nbs/Run_Folder.ipynb #9e440940
+# %% ../nbs/Run_Folder.ipynb #783cd32e
 import hashlib, json, os, platform, time
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-
-import pandas as pd
 
 # %% ../nbs/Run_Folder.ipynb #01020f8c
 @contextmanager
@@ -43,14 +41,15 @@ def read_json(path:str|Path # the file
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{path}: not valid JSON ({e})') from None
 
-# %% ../nbs/Run_Folder.ipynb #8ed71bf0
-def fingerprint(data:pd.DataFrame|str|Path # a table, or a file
+# %% ../nbs/Run_Folder.ipynb #740c9df6
+def fingerprint(data # a DataFrame, or a file's path
                ) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes, or of a table's column names and rows"
     sha = hashlib.sha256()
-    if isinstance(data, pd.DataFrame):
+    if hasattr(data, 'columns'):
+        from pandas.util import hash_pandas_object
         sha.update('\n'.join(map(str, data.columns)).encode())
-        sha.update(pd.util.hash_pandas_object(data, index=False).to_numpy().tobytes())
+        sha.update(hash_pandas_object(data, index=False).to_numpy().tobytes())
     else:
         with open(data, 'rb') as f:
             while block := f.read(1 << 20): sha.update(block)

@@ -35,3 +35,10 @@ def no_traceback(done):
     assert 'Traceback' not in done.stderr + done.stdout, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 4, done.stderr
     return True
+
+
+def pytest_collection_modifyitems(items):
+    "Tests that share an expensive fixture run in one worker"
+    for item in items:
+        for shared in ('whole_way', 'all_clips'):
+            if shared in item.fixturenames: item.add_marker(pytest.mark.xdist_group(shared))
