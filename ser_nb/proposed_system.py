@@ -6,8 +6,8 @@
 __all__ = ['SETTINGS', 'MODEL_FORMAT', 'fit_reduction', 'plot_variance', 'build_network', 'one_hot', 'validation_rows',
            'train_network', 'predict_proba', 'labels_of', 'save_model', 'load_model']
 
-# %% ../nbs/Proposed_System.ipynb #706d8841
-import json, logging, os
+# %% ../nbs/Proposed_System.ipynb #8a17a416
+import json, logging, os, sys
 from pathlib import Path
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow's remarks would drown ours
@@ -20,6 +20,17 @@ import pandas as pd
 from .combining_datasets import LABELS
 from .feature_extraction import FEATURES
 from .run_folder import fingerprint, progress, read_json, replacing, versions, write_json
+
+# %% ../nbs/Proposed_System.ipynb #e38af00a
+def _keras():
+    "Keras; its first import is silent, as TensorFlow's remarks there pass every log level (tensorflow issue 100442)"
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        if 'tensorflow' not in sys.modules: os.dup2(nowhere, 2)
+        import tensorflow, keras
+    finally:
+        os.dup2(kept, 2); os.close(kept); os.close(nowhere)
+    return keras
 
 # %% ../nbs/Proposed_System.ipynb #a47f0dc0
 def fit_reduction(X:np.ndarray, # (n_clips, n_features) training rows
@@ -47,15 +58,15 @@ def plot_variance(reduction:dict # of fit_reduction
     sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Proposed_System.ipynb #866c6071
+# %% ../nbs/Proposed_System.ipynb #71cfc3a0
 SETTINGS = dict(variance=.95, places=8, channels=128, filters=[256], kernel_size=3, dense=256, dropout=.05, l1=1e-8, l2=1e-7)
 
 def build_network(reduction:dict, # mean, variance, n_components; see fit_reduction
                   settings:dict=SETTINGS # the network's sizes
                  ): # a keras.Sequential, 180 raw features to 16 probabilities
     "The proposed system, untrained but for its scaler and PCA"
-    import keras
-    from keras import layers as L
+    keras = _keras()
+    L = keras.layers
     s, penalty = settings, keras.regularizers.L1L2(settings['l1'], settings['l2'])
     dense = lambda units, **kw: L.Dense(units, kernel_regularizer=penalty, **kw)
     stack = [L.Input((len(reduction['mean']),), name='features'),
@@ -92,19 +103,17 @@ def validation_rows(train:pd.DataFrame, # features to learn from
     _, val = train_test_split(drawn, test_size=size, stratify=train.label[drawn], random_state=seed)
     return np.setdiff1d(rows, val), np.sort(val)
 
-# %% ../nbs/Proposed_System.ipynb #8dd3cfda
+# %% ../nbs/Proposed_System.ipynb #88a6a99d
 def _learning_rate(peak, steps, warm):
     "Two epochs up, then down along half a cosine"
-    import keras
-    return keras.optimizers.schedules.CosineDecay(peak / 10, max(steps - warm, 1), alpha=.1, warmup_target=peak, warmup_steps=warm)
+    return _keras().optimizers.schedules.CosineDecay(peak / 10, max(steps - warm, 1), alpha=.1, warmup_target=peak, warmup_steps=warm)
 
 def _epoch_bar(epochs, desc):
     "A Keras callback that moves a progress bar"
-    import keras
     bar = iter(progress(range(epochs + 1), desc, epochs))
-    return keras.callbacks.LambdaCallback(on_train_begin=lambda logs: next(bar), on_epoch_end=lambda epoch, logs: next(bar))
+    return _keras().callbacks.LambdaCallback(on_train_begin=lambda logs: next(bar), on_epoch_end=lambda epoch, logs: next(bar))
 
-# %% ../nbs/Proposed_System.ipynb #a27c4b10
+# %% ../nbs/Proposed_System.ipynb #14ea54ee
 def train_network(train:pd.DataFrame, # features to learn from
                   epochs:int=30, # the article: 30
                   patience:int=20, # stop after so many epochs without better validation accuracy
@@ -115,7 +124,8 @@ def train_network(train:pd.DataFrame, # features to learn from
                   desc:str='training' # of the progress bar
                  ) -> tuple: # the trained network, its history by epoch, its reduction
     "Train the proposed system; no row but those of `train` is seen"
-    import keras, tensorflow as tf
+    keras = _keras()
+    import tensorflow as tf
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
