@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURES', 'ABOUT', 'FEATURE_FILES', 'to_signal', 'load',
-           'magnitudes', 'mel_filters', 'decibels', 'mel_spectrogram', 'mfcc', 'tuning', 'chroma_filters', 'chroma',
-           'features', 'plot_clip', 'extract', 'split', 'write_features', 'read_feature_file', 'read_features',
-           'embedded_features']
+           'magnitudes', 'mel_filters', 'mel_spectrogram', 'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma',
+           'features', 'article_features', 'plot_clip', 'extract', 'extraction_speed', 'split', 'write_features',
+           'read_feature_file', 'read_features', 'embedded_features']
 
-# %% ../nbs/Feature_Extraction.ipynb #0e64d8bb
+# %% ../nbs/Feature_Extraction.ipynb #0086deab
 import os
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.fft, scipy.signal
+import scipy.fft
 import soundfile as sf
 import soxr
 from joblib import Parallel, delayed
@@ -54,16 +54,22 @@ def load(path:str|Path # any format libsndfile reads
     if len(samples) < frames: raise ValueError(f'truncated: {len(samples)} of {frames} samples')
     return to_signal(samples, sr)
 
-# %% ../nbs/Feature_Extraction.ipynb #d15db308
+# %% ../nbs/Feature_Extraction.ipynb #cb093e63
 @lru_cache
-def _window(): return scipy.signal.get_window('hann', N_FFT, fftbins=True).astype(np.float32)
+def _window(): return (.5 - .5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32) # Hann, periodic
+
+def _spectra(padded):
+    "Magnitudes of the frames of a signal that has its zeros already"
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
+    z = scipy.fft.rfft(frames * _window(), axis=1)
+    power = z.real ** 2
+    power += z.imag ** 2
+    return np.sqrt(power, out=power) # faster than np.abs, which guards against overflow
 
 def magnitudes(signal:np.ndarray # (n_samples,) at SR
               ) -> np.ndarray: # (n_frames, 1025) float32
     "Magnitude of the short-time Fourier transform, as `np.abs(librosa.stft(signal)).T`"
-    padded = np.pad(np.asarray(signal, np.float32), N_FFT // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    return np.abs(scipy.fft.rfft(frames * _window(), axis=1))
+    return _spectra(np.pad(np.asarray(signal, np.float32), N_FFT // 2))
 
 # %% ../nbs/Feature_Extraction.ipynb #b2c2022f
 def _mel_to_hz(mel):
@@ -80,48 +86,67 @@ def mel_filters() -> np.ndarray: # (128, 1025) float32
     triangles = np.maximum(0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
     return (triangles * 2 / (edges[2:] - edges[:-2])[:, None]).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #775108d9
-def decibels(mel:np.ndarray # (n_frames, 128) power
-            ) -> np.ndarray: # the same in dB, nothing more than 80 dB below the loudest
-    "`librosa.power_to_db` of a mel spectrogram"
-    db = 10 * np.log10(np.maximum(mel, np.float32(1e-10)))
-    return np.maximum(db, db.max() - 80)
+# %% ../nbs/Feature_Extraction.ipynb #a96c4c25
+@lru_cache
+def _mel_bands(together=16):
+    "The filters in groups: the frequencies of each group, and its (n_frequencies, 16) filters"
+    groups = [mel_filters()[i:i + together] for i in range(0, N_MELS, together)]
+    used = [np.flatnonzero(g.any(axis=0)) for g in groups]
+    return [(slice(u[0], u[-1] + 1), np.ascontiguousarray(g[:, u[0]:u[-1] + 1].T)) for g, u in zip(groups, used)]
 
 def mel_spectrogram(S:np.ndarray # (n_frames, 1025) magnitudes
                    ) -> np.ndarray: # (n_frames, 128) power
     "Energy in 128 mel bands"
-    return S**2 @ mel_filters().T
+    power = S**2
+    return np.concatenate([power[:, where] @ filters for where, filters in _mel_bands()], axis=1)
 
-def mfcc(mel:np.ndarray # (n_frames, 128) power
-        ) -> np.ndarray: # (n_frames, 40)
+# %% ../nbs/Feature_Extraction.ipynb #909ea298
+def decibels(mel:np.ndarray, # (n_frames, 128) power
+             loudest:float=None # power of the clip's loudest band; None = that of `mel`
+            ) -> np.ndarray: # the same in dB, nothing more than 80 dB below the loudest
+    "`librosa.power_to_db` of a mel spectrogram"
+    db = 10 * np.log10(np.maximum(mel, np.float32(1e-10)))
+    top = db.max() if loudest is None else np.float32(10 * np.log10(max(np.float32(loudest), np.float32(1e-10))))
+    return np.maximum(db, top - 80, out=db)
+
+def mfcc(db:np.ndarray # (n_frames, 128) or (128,) mel spectrum in dB
+        ) -> np.ndarray: # (n_frames, 40) or (40,)
     "Mel-frequency cepstral coefficients: the cosine transform of the mel spectrum in dB"
-    return scipy.fft.dct(decibels(mel), axis=1, norm='ortho')[:, :N_MFCC]
+    return scipy.fft.dct(db, norm='ortho')[..., :N_MFCC]
 
-# %% ../nbs/Feature_Extraction.ipynb #b1f29b79
+# %% ../nbs/Feature_Extraction.ipynb #c39c5476
+_HZ = np.arange(N_FFT // 2 + 1) * SR / N_FFT
+_LOW, _HIGH = np.flatnonzero((_HZ >= 150) & (_HZ < 4000))[[0, -1]] # peaks count from here to there
+
 def _peaks(S):
-    "Frequency (Hz) and magnitude of the spectral peaks that count for the tuning"
-    hz = np.arange(S.shape[1]) * SR / N_FFT
-    low, high = np.flatnonzero((hz >= 150) & (hz < 4000))[[0, -1]]
-    near = S[:, low - 1:high + 2]
-    near = near * (near > np.float32(.1) * S.max(axis=1, keepdims=True))
-    frame, bin = np.nonzero((near[:, 1:-1] > near[:, :-2]) & (near[:, 1:-1] >= near[:, 2:]))
-    bin += low
+    "Place (in hundredths of a semitone, 0 to 99) and magnitude of the spectral peaks that count for the tuning"
+    near, here = S[:, _LOW - 1:_HIGH + 2], S[:, _LOW:_HIGH + 1]
+    is_peak = here > near[:, :-2]
+    is_peak &= here >= near[:, 2:]
+    is_peak &= here > np.float32(.1) * S.max(axis=1, keepdims=True)
+    frame, bin = np.divmod(np.flatnonzero(is_peak), here.shape[1])
+    bin += _LOW
     left, here, right = S[frame, bin - 1], S[frame, bin], S[frame, bin + 1]
     curve, slope = left + right - 2 * here, (right - left) / 2
     shift = np.divide(-slope, curve, out=np.zeros_like(here), where=abs(slope) < abs(curve))
-    return ((bin + shift) * SR / N_FFT).astype(np.float32), here + slope * shift / 2
+    return _residual(((bin + shift) * SR / N_FFT).astype(np.float32)), here + slope * shift / 2
 
-# %% ../nbs/Feature_Extraction.ipynb #c1658b2b
+def _residual(hz):
+    "Which hundredth of the semitone around the nearest tone a frequency falls into"
+    residual = np.mod(12 * np.log2(hz / np.float32(440 / 16)), np.float32(1))
+    residual[residual >= .5] -= 1
+    return np.clip(np.searchsorted(_EDGES, residual, 'right') - 1, 0, 99).astype(np.uint8)
+
+_EDGES = np.linspace(-.5, .5, 101)
+
+# %% ../nbs/Feature_Extraction.ipynb #5358633c
 def tuning(S:np.ndarray # (n_frames, 1025) magnitudes
           ) -> float: # fraction of a semitone, -0.5 to 0.49
     "How far a clip is from the tempered scale, as `librosa.estimate_tuning`"
-    hz, magnitude = _peaks(S)
-    if not len(hz): return 0.
-    hz = hz[magnitude >= np.median(magnitude)]
-    residual = np.mod(12 * np.log2(hz / (440 / 16)), 1.)
-    residual[residual >= .5] -= 1
-    counts, edges = np.histogram(residual, np.linspace(-.5, .5, 101))
-    return float(edges[counts.argmax()])
+    place, magnitude = _peaks(S)
+    if not len(place): return 0.
+    votes = place[magnitude >= np.median(magnitude)]
+    return float(_EDGES[np.bincount(votes, minlength=100).argmax()])
 
 # %% ../nbs/Feature_Extraction.ipynb #c8b22bd3
 @lru_cache(maxsize=128)
@@ -143,15 +168,28 @@ def chroma(S:np.ndarray # (n_frames, 1025) magnitudes
     loudest = loud.max(axis=1, keepdims=True)
     return loud / np.where(loudest < np.finfo(np.float32).tiny, 1, loudest)
 
-# %% ../nbs/Feature_Extraction.ipynb #72664264
+# %% ../nbs/Feature_Extraction.ipynb #49955cb8
 def features(signal:np.ndarray # (n_samples,) at SR
             ) -> np.ndarray: # (180,) float32, in the order of FEATURES
     "Time means of MFCC, chroma and mel: the article's features"
     S = magnitudes(signal)
     mel = mel_spectrogram(S)
-    return np.concatenate([mfcc(mel).mean(axis=0), chroma(S).mean(axis=0), mel.mean(axis=0)]).astype(np.float32)
+    cepstrum = mfcc(decibels(mel).mean(axis=0)) # the mean of a cosine transform is the transform of the mean
+    return np.concatenate([cepstrum, chroma(S).mean(axis=0), mel.mean(axis=0)]).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #c3912655
+# %% ../nbs/Feature_Extraction.ipynb #e62e5e33
+def article_features(x:np.ndarray, # (n_samples,)
+                     sample_rate:int # Hz
+                    ) -> np.ndarray: # (180,)
+    "The article's features by the article's code: slow, for comparison"
+    import librosa
+    mels = np.mean(librosa.feature.melspectrogram(y=x, sr=sample_rate).T, axis=0)
+    mfccs = np.mean(librosa.feature.mfcc(y=x, sr=sample_rate, n_mfcc=40).T, axis=0)
+    stft = np.abs(librosa.stft(x))
+    chroma = np.mean(librosa.feature.chroma_stft(S=stft, sr=sample_rate).T, axis=0)
+    return np.concatenate([mfccs, chroma, mels])
+
+# %% ../nbs/Feature_Extraction.ipynb #47e9e301
 def plot_clip(signal:np.ndarray, # (n_samples,) at SR
               title:str): # what it is
     "Waveform, mel, MFCC and chroma spectrogram of one clip"
@@ -163,7 +201,7 @@ def plot_clip(signal:np.ndarray, # (n_samples,) at SR
     axes[0, 0].plot(np.arange(len(signal)) / SR, signal, lw=.5, color='#0173B2')
     axes[0, 0].set(title='Waveform', ylabel='amplitude', xlim=(0, seconds))
     for ax, image, name, unit, colour in ((axes[0, 1], decibels(mel), 'Mel spectrogram', 'mel band', 'dB'),
-            (axes[1, 0], mfcc(mel)[:, 1:], 'MFCC (without the first, loudness)', 'coefficient', ''), (axes[1, 1], chroma(S), 'Chroma', '', '')):
+            (axes[1, 0], mfcc(decibels(mel))[:, 1:], 'MFCC (without the first, loudness)', 'coefficient', ''), (axes[1, 1], chroma(S), 'Chroma', '', '')):
         shown = ax.imshow(image.T, origin='lower', aspect='auto', cmap='magma', extent=(0, seconds, -.5 + (name[:4] == 'MFCC'), image.shape[1] - .5 + (name[:4] == 'MFCC')))
         ax.set(title=name, ylabel=unit); fig.colorbar(shown, ax=ax, label=colour)
     axes[1, 1].set_yticks(range(12), 'C C# D D# E F F# G G# A A# B'.split(), fontsize=7)
@@ -194,6 +232,31 @@ def extract(clips:pd.DataFrame, # a clip table
     values = np.array([r for r in rows if not isinstance(r, str)], np.float32).reshape(-1, len(FEATURES))
     table = pd.concat([clips.loc[good, list(ABOUT)].reset_index(drop=True), pd.DataFrame(values, columns=list(FEATURES))], axis=1)
     return table, pd.DataFrame(dict(path=clips.path[~good].tolist(), reason=[r for r in rows if isinstance(r, str)]), columns=['path', 'reason'])
+
+# %% ../nbs/Feature_Extraction.ipynb #c6e0435a
+def _article_batch(paths):
+    "The article's way through some clips, on one thread"
+    import librosa
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(1): return [article_features(*librosa.load(p)) for p in paths]
+
+def extraction_speed(clips:pd.DataFrame, # a clip table
+                     rounds:int=5, # repetitions of each
+                     n:int=200, # clips, drawn at random with seed 42; all of them where there are fewer
+                     n_jobs:int=2 # worker processes of the parallel run
+                    ) -> pd.DataFrame: # round, what (article, one core, n_jobs cores), ms_per_clip, ratio to the article's in the same round
+    "Time the article's code and ours, interleaved: every repetition"
+    from time import perf_counter
+    drawn = clips.sample(min(n, len(clips)), random_state=42)
+    ways = {'article, one core': lambda: _article_batch(drawn.path), 'one core': lambda: extract(drawn, n_jobs=1), f'{n_jobs} cores': lambda: extract(drawn, n_jobs=n_jobs)}
+    _article_batch(drawn.path[:2]); extract(drawn[:2 * n_jobs], n_jobs=n_jobs, batch_size=1) # what is done once: imports, filters, processes
+    rows = []
+    for i in range(rounds):
+        for what, way in ways.items():
+            start = perf_counter(); way()
+            rows.append(dict(round=i, what=what, ms_per_clip=(perf_counter() - start) / len(drawn) * 1000))
+    table = pd.DataFrame(rows)
+    return table.assign(ratio=table.groupby('round').ms_per_clip.transform('first') / table.ms_per_clip)
 
 # %% ../nbs/Feature_Extraction.ipynb #485766e3
 def split(table:pd.DataFrame, # features
