@@ -7,7 +7,8 @@ __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURE
            'FEATURE_FILES', 'to_signal', 'load', 'magnitudes', 'mel_filters', 'mel_spectrogram', 'decibels', 'mfcc',
            'tuning', 'chroma_filters', 'chroma', 'features', 'article_features', 'recording_features', 'clip_features',
            'plot_clip', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'extraction_speed',
-           'split', 'write_features', 'read_feature_file', 'read_features', 'embedded_features']
+           'extraction_memory', 'extraction_cost', 'split', 'write_features', 'read_feature_file', 'read_features',
+           'embedded_features']
 
 # %% ../nbs/Feature_Extraction.ipynb #206e99f4
 import errno, hashlib, os, re, sqlite3, stat
@@ -88,22 +89,26 @@ def load(path:str|Path # any format libsndfile reads
     "Read a sound file as one channel at 22,050 Hz; a `ValueError` says what is wrong with it"
     with _sound(path) as f: return _read(f)
 
-# %% ../nbs/Feature_Extraction.ipynb #cb093e63
+# %% ../nbs/Feature_Extraction.ipynb #c9c3b057
 @lru_cache
 def _window(): return (.5 - .5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32) # Hann, periodic
 
-def _spectra(padded):
-    "Magnitudes of the frames of a signal that has its zeros already"
+def _powers(padded, together=64):
+    "Power spectra of the frames of a signal that has its zeros already; as many together as the processor's cache holds"
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    z = scipy.fft.rfft(frames * _window(), axis=1)
-    power = z.real ** 2
-    power += z.imag ** 2
-    return np.sqrt(power, out=power) # faster than np.abs, which guards against overflow
+    powers = np.empty((len(frames), N_FFT // 2 + 1), np.float32)
+    for i in range(0, len(frames), together):
+        parts = scipy.fft.rfft(frames[i:i + together] * _window(), axis=1).view(np.float32) # real, imaginary, real, ...
+        parts *= parts
+        np.add(parts[:, ::2], parts[:, 1::2], out=powers[i:i + together])
+    return powers
 
 def magnitudes(signal:np.ndarray # (n_samples,) at SR
               ) -> np.ndarray: # (n_frames, 1025) float32
     "Magnitude of the short-time Fourier transform, as `np.abs(librosa.stft(signal)).T`"
-    return _spectra(np.pad(np.asarray(signal, np.float32), N_FFT // 2))
+    return np.sqrt(_powers(_padded(signal)))
+
+def _padded(signal): return np.concatenate([zeros := np.zeros(N_FFT // 2, np.float32), np.asarray(signal, np.float32), zeros])
 
 # %% ../nbs/Feature_Extraction.ipynb #b2c2022f
 def _mel_to_hz(mel):
@@ -120,7 +125,7 @@ def mel_filters() -> np.ndarray: # (128, 1025) float32
     triangles = np.maximum(0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
     return (triangles * 2 / (edges[2:] - edges[:-2])[:, None]).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #a96c4c25
+# %% ../nbs/Feature_Extraction.ipynb #990a0db3
 @lru_cache
 def _mel_bands(together=16):
     "The filters in groups: the frequencies of each group, and its (n_frequencies, 16) filters"
@@ -131,8 +136,9 @@ def _mel_bands(together=16):
 def mel_spectrogram(S:np.ndarray # (n_frames, 1025) magnitudes
                    ) -> np.ndarray: # (n_frames, 128) power
     "Energy in 128 mel bands"
-    power = S**2
-    return np.concatenate([power[:, where] @ filters for where, filters in _mel_bands()], axis=1)
+    return _mel(S**2)
+
+def _mel(power): return np.concatenate([power[:, where] @ filters for where, filters in _mel_bands()], axis=1)
 
 # %% ../nbs/Feature_Extraction.ipynb #909ea298
 def decibels(mel:np.ndarray, # (n_frames, 128) power
@@ -148,7 +154,7 @@ def mfcc(db:np.ndarray # (n_frames, 128) or (128,) mel spectrum in dB
     "Mel-frequency cepstral coefficients: the cosine transform of the mel spectrum in dB"
     return scipy.fft.dct(db, norm='ortho')[..., :N_MFCC]
 
-# %% ../nbs/Feature_Extraction.ipynb #c39c5476
+# %% ../nbs/Feature_Extraction.ipynb #190c5e06
 _HZ = np.arange(N_FFT // 2 + 1) * SR / N_FFT
 _LOW, _HIGH = np.flatnonzero((_HZ >= 150) & (_HZ < 4000))[[0, -1]] # peaks count from here to there
 
@@ -160,10 +166,11 @@ def _peaks(S):
     is_peak &= here > np.float32(.1) * S.max(axis=1, keepdims=True)
     frame, bin = np.divmod(np.flatnonzero(is_peak), here.shape[1])
     bin += _LOW
-    left, here, right = S[frame, bin - 1], S[frame, bin], S[frame, bin + 1]
+    at = frame * S.shape[1] + bin
+    left, here, right = S.take(at - 1), S.take(at), S.take(at + 1)
     curve, slope = left + right - 2 * here, (right - left) / 2
     shift = np.divide(-slope, curve, out=np.zeros_like(here), where=abs(slope) < abs(curve))
-    return _residual(((bin + shift) * SR / N_FFT).astype(np.float32)), here + slope * shift / 2
+    return _residual(((bin + shift) * (SR / N_FFT)).astype(np.float32)), here + slope * shift / 2
 
 def _residual(hz):
     "Which hundredth of the semitone around the nearest tone a frequency falls into"
@@ -216,12 +223,12 @@ def chroma(S:np.ndarray, # (n_frames, 1025) magnitudes
     loudest = loud.max(axis=1, keepdims=True)
     return loud / np.where(loudest < np.finfo(np.float32).tiny, 1, loudest)
 
-# %% ../nbs/Feature_Extraction.ipynb #49955cb8
+# %% ../nbs/Feature_Extraction.ipynb #103cd487
 def features(signal:np.ndarray # (n_samples,) at SR
             ) -> np.ndarray: # (180,) float32, in the order of FEATURES
     "Time means of MFCC, chroma and mel: the article's features"
-    S = magnitudes(signal)
-    mel = mel_spectrogram(S)
+    power = _powers(_padded(signal))
+    mel, S = _mel(power), np.sqrt(power, out=power)
     cepstrum = mfcc(decibels(mel).mean(axis=0)) # the mean of a cosine transform is the transform of the mean
     return np.concatenate([cepstrum, chroma(S).mean(axis=0), mel.mean(axis=0)]).astype(np.float32)
 
@@ -237,7 +244,7 @@ def article_features(x:np.ndarray, # (n_samples,)
     chroma = np.mean(librosa.feature.chroma_stft(S=stft, sr=sample_rate).T, axis=0)
     return np.concatenate([mfccs, chroma, mels])
 
-# %% ../nbs/Feature_Extraction.ipynb #dfd07c2b
+# %% ../nbs/Feature_Extraction.ipynb #67f97476
 LONG = 2 ** 21 # samples, all channels together: more than these are read in blocks
 
 def _signal_blocks(path):
@@ -249,29 +256,29 @@ def _signal_blocks(path):
             yield _one_channel(block) if f.samplerate == SR else resampler.resample_chunk(np.ascontiguousarray(_one_channel(block)), last=n == f.frames)
         if n < f.frames: raise ValueError(f'truncated: {n} of {f.frames} samples')
 
-def _block_spectra(blocks):
-    "Magnitudes of a signal that comes in blocks: the frames of `magnitudes`"
+def _block_powers(blocks):
+    "Power spectra of a signal that comes in blocks"
     zeros = np.zeros(N_FFT // 2, np.float32)
     rest = zeros
     for block in chain(blocks, [zeros]):
         rest = np.concatenate([rest, block])
         n = (len(rest) - N_FFT) // HOP_LENGTH + 1
         if n < 1: continue
-        yield _spectra(rest[:(n - 1) * HOP_LENGTH + N_FFT])
+        yield _powers(rest[:(n - 1) * HOP_LENGTH + N_FFT])
         rest = rest[n * HOP_LENGTH:]
 
-# %% ../nbs/Feature_Extraction.ipynb #83c80e62
+# %% ../nbs/Feature_Extraction.ipynb #79a6ffd9
 def recording_features(path:str|Path # a sound file of any length
                       ) -> np.ndarray: # (180,) float32, in the order of FEATURES
     "The features of a recording, read in blocks"
     loudest, peaks = 0, []
-    for S in _block_spectra(_signal_blocks(path)):
-        loudest = max(loudest, mel_spectrogram(S).max())
-        peaks.append(_peaks(S))
+    for power in _block_powers(_signal_blocks(path)):
+        loudest = max(loudest, _mel(power).max())
+        peaks.append(_peaks(np.sqrt(power, out=power)))
     if not loudest: raise ValueError('digital silence: every sample is 0')
     tuned, n, sums = _vote(peaks), 0, np.zeros(len(FEATURES))
-    for S in _block_spectra(_signal_blocks(path)):
-        mel = mel_spectrogram(S)
+    for power in _block_powers(_signal_blocks(path)):
+        mel, S = _mel(power), np.sqrt(power, out=power)
         parts = mfcc(decibels(mel, loudest).sum(axis=0, dtype=float)), chroma(S, tuned).sum(axis=0, dtype=float), mel.sum(axis=0, dtype=float)
         sums += np.concatenate(parts); n += len(S)
     return (sums / n).astype(np.float32)
@@ -441,6 +448,36 @@ def extraction_speed(clips:pd.DataFrame, # a clip table
             rows.append(dict(round=i, what=what, ms_per_clip=(perf_counter() - start) / len(drawn) * 1000))
     table = pd.DataFrame(rows)
     return table.assign(ratio=table.groupby('round').ms_per_clip.transform('first') / table.ms_per_clip)
+
+# %% ../nbs/Feature_Extraction.ipynb #58f3f1d2
+_MEASURED = """
+import pickle, resource, sys
+from joblib.externals.loky import get_reusable_executor
+from ser_nb.feature_extraction import extract
+extract(pickle.load(sys.stdin.buffer), n_jobs=int(sys.argv[1]), cache=sys.argv[2])
+get_reusable_executor().shutdown(wait=True)
+print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+def extraction_memory(clips:pd.DataFrame, # a clip table
+                      n_jobs:int=2, # worker processes
+                      cache:str|Path='none' # folder of a FeatureCache
+                     ) -> dict: # clips, and peak resident MB of the caller, of its largest worker and of all together
+    "Peak memory of an extraction, measured in a process of its own (Linux and macOS)"
+    import pickle, subprocess, sys
+    done = subprocess.run([sys.executable, '-c', _MEASURED, str(n_jobs), str(cache)], input=pickle.dumps(clips[['path', *ABOUT]]), stdout=subprocess.PIPE, check=True)
+    caller, worker = (int(k) / (2**20 if sys.platform == 'darwin' else 2**10) for k in done.stdout.split()) # bytes there, KB here
+    return dict(clips=len(clips), caller=round(caller), worker=round(worker), all=round(caller + n_jobs * worker))
+
+# %% ../nbs/Feature_Extraction.ipynb #f31c1d2f
+def extraction_cost(ms_per_clip:float, # on one core
+                    n_clips:int=1_000_000,
+                    n_features:int=len(FEATURES)
+                   ) -> pd.Series: # core_hours, GB as CSV, as Parquet and in the cache
+    "What the features of many clips cost"
+    about, number = 60, 10.5 # bytes of the text columns, of a number with seven digits and its comma
+    size = lambda per_clip: round(n_clips * per_clip / 1e9, 2)
+    return pd.Series(dict(core_hours=round(n_clips * ms_per_clip / 3.6e6, 1), csv_GB=size(about + number * n_features), parquet_GB=size(about / 4 + 4 * n_features), cache_GB=size(64 + 4 * n_features * 1.2)), name=f'{n_clips:,} clips')
 
 # %% ../nbs/Feature_Extraction.ipynb #485766e3
 def split(table:pd.DataFrame, # features
