@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURES', 'ABOUT', 'LONG', 'CACHE_VERSION',
-           'FEATURE_FILES', 'to_signal', 'load', 'magnitudes', 'mel_filters', 'mel_spectrogram', 'decibels', 'mfcc',
-           'tuning', 'chroma_filters', 'chroma', 'features', 'article_features', 'recording_features', 'clip_features',
-           'plot_clip', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'extraction_speed',
-           'extraction_memory', 'extraction_cost', 'split', 'write_features', 'read_feature_file', 'read_features',
-           'embedded_features']
+           'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes', 'mel_filters', 'mel_spectrogram',
+           'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma', 'features', 'article_features',
+           'recording_features', 'clip_features', 'plot_clip', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract',
+           'padded_clips', 'extraction_speed', 'extraction_memory', 'extraction_cost', 'split', 'write_features',
+           'write_parquet', 'read_feature_file', 'read_features', 'embedded_features']
 
 # %% ../nbs/Feature_Extraction.ipynb #206e99f4
 import errno, hashlib, os, re, sqlite3, stat
@@ -384,7 +384,7 @@ def _on_cluster(work, batches, address):
         waiting = client.map(work, batches, pure=False, retries=3)[::-1]
         while waiting: yield waiting.pop().result()
 
-# %% ../nbs/Feature_Extraction.ipynb #751cf334
+# %% ../nbs/Feature_Extraction.ipynb #bab4a85d
 def _rows(paths, n_jobs, batch_size, cache, dask):
     "(index, features or reason) of every file, from the cache or computed"
     from ser_nb.feature_extraction import _extract_batch # workers import it; what is defined in a notebook cannot be sent to them
@@ -404,7 +404,7 @@ def _rows(paths, n_jobs, batch_size, cache, dask):
 
 def extract(clips:pd.DataFrame, # a clip table
             n_jobs:int=-1, # worker processes; -1 = one a core
-            batch_size:int=32, # clips a worker takes at a time
+            batch_size:int=16, # clips a worker takes at a time
             cache:str|Path='none', # folder of a FeatureCache; 'none' = compute everything
             dask:str='' # address of a Dask scheduler; '' = processes of this machine
            ) -> tuple: # the features (ABOUT, FEATURES), and the clips that failed (path, reason)
@@ -493,8 +493,9 @@ def split(table:pd.DataFrame, # features
     train, test = train_test_split(np.arange(len(table)), test_size=test_size, stratify=table.label, random_state=seed)
     return tuple(table.iloc[np.sort(i)].reset_index(drop=True) for i in (train, test))
 
-# %% ../nbs/Feature_Extraction.ipynb #759cddad
+# %% ../nbs/Feature_Extraction.ipynb #ea6513e9
 FEATURE_FILES = ('train_features.csv', 'test_features.csv')
+PART_ROWS = 50_000 # rows of a Parquet part, 40 MB
 
 def write_features(train:pd.DataFrame, # features to learn from
                    test:pd.DataFrame, # features to test on
@@ -502,6 +503,32 @@ def write_features(train:pd.DataFrame, # features to learn from
     "Write `train_features.csv` and `test_features.csv`"
     for name, table in zip(FEATURE_FILES, (train, test)):
         with replacing(Path(folder)/name) as part: table[[*ABOUT, *FEATURES]].to_csv(part, index=False, float_format='%.7g', lineterminator='\n')
+
+# %% ../nbs/Feature_Extraction.ipynb #d8d98135
+def write_parquet(train:pd.DataFrame, # features to learn from
+                  test:pd.DataFrame, # features to test on
+                  folder:str|Path): # where the folders train_features/ and test_features/ go
+    "Write both tables as Parquet, in parts"
+    _needs_pyarrow()
+    for name, table in zip(FEATURE_FILES, (train, test)):
+        parts, starts = Path(folder)/Path(name).stem, range(0, len(table), PART_ROWS)
+        for k, start in enumerate(starts):
+            rows = table[[*ABOUT, *FEATURES]].iloc[start:start + PART_ROWS]
+            with replacing(parts/f'part-{k:05}.parquet') as part: rows.to_parquet(part, index=False, engine='pyarrow')
+        for old in parts.glob('part-*.parquet'): # of a larger table that was here before
+            if int(old.stem[5:]) >= len(starts): old.unlink()
+
+def _needs_pyarrow():
+    try: import pyarrow
+    except ImportError as e: raise ImportError(f"Parquet needs the package pyarrow: pip install 'ser_nb[parquet]' ({e})") from None
+
+def _read_parquet(folder):
+    "Both checks apply to Parquet too; here text becomes text and numbers numbers"
+    _needs_pyarrow()
+    parts = sorted(Path(folder).glob('part-*.parquet'))
+    if not parts: raise FileNotFoundError(f'{folder}: there is no part-*.parquet in it')
+    try: return pd.concat([pd.read_parquet(p, engine='pyarrow') for p in parts], ignore_index=True)
+    except (ValueError, OSError) as e: raise ValueError(f'{folder}: not Parquet ({str(e).splitlines()[0]})') from None
 
 # %% ../nbs/Feature_Extraction.ipynb #fff3b043
 def _check_columns(table, path):
@@ -519,24 +546,28 @@ def _check_rows(table, path):
         row, column = np.argwhere(off)[0]
         raise ValueError(f'{path}, row {row + 1}, column {FEATURES[column]!r}: not a number')
 
-# %% ../nbs/Feature_Extraction.ipynb #52b3bcd1
-def read_feature_file(path:str|Path # a feature CSV
+# %% ../nbs/Feature_Extraction.ipynb #1356ab03
+def read_feature_file(path:str|Path # a feature CSV, or a folder of Parquet parts
                      ) -> pd.DataFrame: # ABOUT as text, FEATURES as float32
     "Read and check one file of features"
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except FileNotFoundError: raise FileNotFoundError(f'{path}: there is no such file') from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not a feature file ({str(e).strip()})') from None
+    if Path(path).is_dir(): table = _read_parquet(path)
+    else: table = _read_csv(path)
     _check_columns(table, path)
     numbers = table[list(FEATURES)].apply(pd.to_numeric, errors='coerce').astype(np.float32)
     table = pd.concat([table[list(ABOUT)], numbers], axis=1)
     _check_rows(table, path)
     return table
 
+def _read_csv(path):
+    try: return pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
+    except FileNotFoundError: raise FileNotFoundError(f'{path}: there is no such file') from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not a feature file ({str(e).strip()})') from None
+
 def read_features(folder:str|Path='' # where the two files are; '' = those that come with the package
                  ) -> tuple: # train and test
     "Read and check `train_features.csv` and `test_features.csv`"
     folder = Path(folder) if folder else embedded_features()
-    return tuple(read_feature_file(folder/name) for name in FEATURE_FILES)
+    return tuple(read_feature_file(folder/name if (folder/name).exists() or not (folder/Path(name).stem).is_dir() else folder/Path(name).stem) for name in FEATURE_FILES)
 
 def embedded_features() -> Path: # the folder with the two files
     "The features that come with the package: all 5,252 published clips"
