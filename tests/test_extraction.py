@@ -130,7 +130,7 @@ def test_what_is_known_is_not_computed_again_and_a_changed_file_is(some_clips, t
     import ser_nb.feature_extraction as fe
     sf.write(tmp_path/'a.wav', TONE, SR); sf.write(tmp_path/'b.wav', TONE[::-1], SR)
     clips, asked = table_of([tmp_path/'a.wav', tmp_path/'b.wav']), []
-    monkeypatch.setattr(fe, 'clip_features', lambda p: asked.append(Path(p).name) or clip_features(p))
+    monkeypatch.setattr(fe, 'clip_features', lambda p, *settings: asked.append(Path(p).name) or clip_features(p))
     first = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
     os.utime(tmp_path/'a.wav', (0, 0)); sf.write(tmp_path/'b.wav', TONE * .5, SR)
     second = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
