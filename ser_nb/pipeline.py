@@ -119,18 +119,20 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #45652c65
+# %% ../nbs/Pipeline.ipynb #3b6e9396
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
 @click.option('--data', metavar='DIR', help='Sound: a folder with RAVDESS and TESS, or a clips.csv.')
 @click.option('--out', metavar='DIR', help='The run folder; without it, a new one in runs/.')
+@click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
-def run(jobs, given, data, out, smoke):
+def run(jobs, given, data, out, dask, smoke):
     """Run notebooks as jobs: combine, extract, train (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
+    if dask: given = (*given, ('dask', dask))
     name = time.strftime('%Y-%m-%d-%H%M%S-') + '-'.join(j for j in JOBS if j in jobs)
     out = Path(out).absolute() if out else project_dir()/'runs'/name
     if out.exists() and not out.is_dir(): raise click.UsageError(f'--out: {out} is a file, not a folder')

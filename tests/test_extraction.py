@@ -1,0 +1,183 @@
+"Extraction where it is not ordinary: bad files, long ones, kills, full disks, a cluster, a lost worker"
+import multiprocessing, os, random, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest, soundfile as sf
+
+from ser_nb.combining_datasets import scan
+from ser_nb.feature_extraction import SR, clip_features, extract, features, recording_features, split, to_signal, write_features
+
+RNG = np.random.default_rng(0)
+TONE = (.3 * np.sin(2 * np.pi * 220 * np.arange(SR) / SR) + .01 * RNG.normal(size=SR)).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def some_clips(data):
+    "A few hundred real clips"
+    clips = scan(data/'flac22k'/'ravdess_song'/'Actor_01')[0]
+    more = scan(data/'flac22k'/'tess'/'OAF_angry')[0]
+    return pd.concat([clips, more[:80]], ignore_index=True)
+
+
+@pytest.fixture(scope='module')
+def undisturbed(some_clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')
+    write_features(*split(extract(some_clips, n_jobs=1)[0]), folder)
+    return folder
+
+
+def same_files(a, b): return all((Path(a)/n).read_bytes() == (Path(b)/n).read_bytes() for n in ('train_features.csv', 'test_features.csv'))
+
+
+def table_of(paths):
+    return pd.DataFrame([dict(file=Path(p).stem, path=str(p), corpus='tess', speaker='26', gender='female', emotion='sad', label='female_sad') for p in paths])
+
+
+def test_every_kind_of_bad_file_gets_its_reason_and_the_others_come_out(tmp_path):
+    good, ogg = tmp_path/'good.wav', tmp_path/'x.flac'
+    sf.write(good, TONE, SR); sf.write(ogg, TONE, SR)
+    whole = good.read_bytes()
+    for name, content in dict(empty=b'', header=whole[:30], data=whole[:20000], text=b'Dear diary, ' * 99, image=b'\x89PNG\r\n\x1a\n' + bytes(500)).items(): (tmp_path/f'{name}.wav').write_bytes(content)
+    (tmp_path/'flac.wav').write_bytes(ogg.read_bytes()[:9000])
+    for name, x in dict(nan=np.where(np.arange(SR) == 9, np.nan, TONE), inf=np.where(np.arange(SR) == 9, np.inf, TONE), zeros=np.zeros(SR), nothing=np.zeros(0)).items():
+        sf.write(tmp_path/f'{name}.wav', x, SR, subtype='FLOAT')
+    (tmp_path/'folder.wav').mkdir(); (tmp_path/'broken.wav').symlink_to('nowhere'); (tmp_path/'loop.wav').symlink_to('loop.wav'); os.mkfifo(tmp_path/'pipe.wav')
+    expected = dict(empty='an empty file', header='no sound that can be read', data='truncated: ', text='no sound that can be read', image='no sound that can be read', flac='', nan='not finite', inf='not finite',
+                    zeros='digital silence', nothing='0 samples', folder='a folder', broken='a link to a file that is not there', loop='leads back to itself', pipe='not a regular file', absent='there is no such file')
+    paths = [tmp_path/f'{n}.wav' for n in expected]
+    table, failed = extract(table_of([good, *paths, good]), n_jobs=1, cache=tmp_path/'cache')
+    assert len(table) == 2 and failed.path.tolist() == [str(p) for p in paths]
+    for (name, reason), said in zip(expected.items(), failed.reason): assert reason in said and said and '\n' not in said, (name, said)
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only root can try it as somebody else')
+def test_a_file_one_may_not_read_is_said_to_be_one(tmp_path):
+    sf.write(tmp_path/'mine.wav', TONE, SR); (tmp_path/'mine.wav').chmod(0o600)
+    from ser_nb.feature_extraction import _check_file
+    for p in (tmp_path, *tmp_path.parents[:-2]): p.chmod(p.stat().st_mode | 0o011) # pytest's folders are private
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ValueError, match='cannot be opened .Permission denied'): _check_file(tmp_path/'mine.wav')
+    finally: os.seteuid(0)
+
+
+@pytest.mark.parametrize('subtype', ['PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE'])
+def test_8_to_64_bits_give_the_same_features(subtype, tmp_path):
+    sf.write(tmp_path/'x.wav', TONE, SR, subtype=subtype)
+    off = abs(clip_features(tmp_path/'x.wav') - features(TONE))
+    assert off[:52].max() < (5 if subtype == 'PCM_U8' else .1), off.max() # 8 bits have a noise floor of their own
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 8])
+@pytest.mark.parametrize('sr', [8000, 44100, 192000])
+def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
+    import librosa
+    sound = RNG.normal(size=(sr // 2, channels)) * .1
+    path = tmp_path/'صوت 声音 звук ñ.wav'
+    sf.write(path, sound, sr, subtype='FLOAT')
+    y, _ = librosa.load(path)
+    np.testing.assert_allclose(clip_features(path), features(y), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('n', [1, 100, 2047])
+def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, tmp_path):
+    import warnings
+    from ser_nb.feature_extraction import article_features, padded_clips
+    sf.write(tmp_path/'x.wav', TONE[500:500 + n], SR, subtype='FLOAT')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        expected = article_features(TONE[500:500 + n], SR)
+    np.testing.assert_allclose(clip_features(tmp_path/'x.wav'), expected, rtol=1e-3, atol=2e-3)
+    assert len(padded_clips(table_of([tmp_path/'x.wav']).assign(duration_s=n / SR))) == 1
+
+
+def test_a_long_recording_has_the_values_it_would_have_at_once(tmp_path):
+    sound = np.concatenate([TONE * g for g in RNG.uniform(.01, 1, 120)])
+    for sr in (SR, 16000):
+        sf.write(tmp_path/'x.wav', sound, sr, subtype='FLOAT')
+        np.testing.assert_allclose(recording_features(tmp_path/'x.wav'), features(to_signal(sound, sr)), rtol=1e-3, atol=1e-3)
+
+
+MEMORY = '''
+import resource, sys
+from ser_nb.feature_extraction import clip_features
+print(clip_features(sys.argv[1]).sum(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+'''
+
+def test_three_hours_of_noise_stay_under_500_mb(tmp_path):
+    with sf.SoundFile(tmp_path/'x.wav', 'w', SR, 1, 'PCM_16') as f:
+        noise = RNG.normal(size=SR * 60).astype(np.float32) * .1 # noise has the most peaks, which are what is kept
+        for _ in range(180): f.write(noise)
+    done = subprocess.run([sys.executable, '-c', MEMORY, tmp_path/'x.wav'], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[1]) < 500, done.stdout
+
+
+def _job(clips, cache, out):
+    write_features(*split(extract(clips, n_jobs=1, batch_size=4, cache=cache)[0]), out)
+
+
+def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(some_clips, undisturbed, tmp_path):
+    fork, moments = multiprocessing.get_context('fork'), random.Random(1)
+    for _ in range(20):
+        child = fork.Process(target=_job, args=(some_clips, tmp_path/'cache', tmp_path/'out'))
+        child.start(); child.join(moments.uniform(0, .6)); child.kill(); child.join()
+        if (tmp_path/'out'/'train_features.csv').exists(): assert (tmp_path/'out'/'train_features.csv').read_bytes() == (undisturbed/'train_features.csv').read_bytes()
+    _job(some_clips, tmp_path/'cache', tmp_path/'out')
+    assert same_files(tmp_path/'out', undisturbed)
+
+
+def test_what_is_known_is_not_computed_again_and_a_changed_file_is(some_clips, tmp_path, monkeypatch):
+    import ser_nb.feature_extraction as fe
+    sf.write(tmp_path/'a.wav', TONE, SR); sf.write(tmp_path/'b.wav', TONE[::-1], SR)
+    clips, asked = table_of([tmp_path/'a.wav', tmp_path/'b.wav']), []
+    monkeypatch.setattr(fe, 'clip_features', lambda p, *settings: asked.append(Path(p).name) or clip_features(p))
+    first = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
+    os.utime(tmp_path/'a.wav', (0, 0)); sf.write(tmp_path/'b.wav', TONE * .5, SR)
+    second = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
+    assert asked == ['a.wav', 'b.wav', 'b.wav'] and (first.iloc[0] == second.iloc[0]).all() and (first.iloc[1] != second.iloc[1]).any()
+
+
+def test_a_full_disk_ends_with_one_line_and_loses_nothing(some_clips, undisturbed, tmp_path, monkeypatch):
+    import ser_nb.feature_extraction as fe
+    opened, size = fe.FeatureCache.__init__, 20
+    def small(self, folder):
+        opened(self, folder); self.db.execute(f'pragma max_page_count={size}')
+    monkeypatch.setattr(fe.FeatureCache, '__init__', small)
+    with pytest.raises(OSError, match='features.sqlite: database or disk is full; what was kept stays') as e: extract(some_clips, n_jobs=1, batch_size=4, cache=tmp_path/'cache')
+    assert '\n' not in str(e.value)
+    size = 10 ** 6
+    cache = fe.FeatureCache(tmp_path/'cache')
+    assert cache.db.execute('select count(*) from features').fetchone()[0] > 0 and cache.db.execute('pragma integrity_check').fetchone() == ('ok',)
+    _job(some_clips, tmp_path/'cache', tmp_path/'out')
+    assert same_files(tmp_path/'out', undisturbed)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    "A scheduler and two worker processes on loopback: its address, and the workers"
+    pytest.importorskip('distributed')
+    address, environ = tmp_path/'scheduler.json', os.environ | dict(DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH='0')
+    run = lambda *args: subprocess.Popen([sys.executable, '-m', 'dask', *args, '--scheduler-file', str(address), '--no-dashboard'], cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = [run('scheduler', '--host', '127.0.0.1', '--port', '0')]
+    while not address.exists(): time.sleep(.1); assert started[0].poll() is None
+    started += [run('worker', '--no-nanny', '--nthreads', '1', '--host', '127.0.0.1') for _ in range(2)]
+    from distributed import Client
+    with Client(scheduler_file=str(address)) as client:
+        client.wait_for_workers(2, timeout=120)
+        where = client.scheduler.address
+    yield where, started[1:]
+    for p in started: p.kill(); p.wait()
+
+
+def test_a_cluster_gives_the_same_bytes_and_so_it_does_when_a_worker_is_killed(some_clips, undisturbed, cluster, tmp_path):
+    import ser_nb.feature_extraction as fe
+    address, workers = cluster
+    write_features(*split(extract(some_clips, dask=address, batch_size=8)[0]), tmp_path/'whole')
+    assert same_files(tmp_path/'whole', undisturbed)
+    rows = dict()
+    for i, row in fe._rows(some_clips.path.tolist(), 1, 4, tmp_path/'cache', address):
+        if len(rows) == 20: workers[0].kill()
+        rows[i] = row
+    assert workers[0].wait() and len(rows) == len(some_clips)
+    _job(some_clips, tmp_path/'cache', tmp_path/'out') # from what the cluster has put into the cache
+    assert same_files(tmp_path/'out', undisturbed)
