@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['JOBS', 'RESULTS', 'notebook_path', 'job_parameters', 'convert', 'plan', 'JobFailed', 'run_job', 'main', 'run',
-           'kernel', 'store_outputs', 'pages']
+           'kernel', 'audit', 'store_outputs', 'pages']
 
-# %% ../nbs/Pipeline.ipynb #0d8d0d63
-import difflib, logging, os, shutil, sys, time
+# %% ../nbs/Pipeline.ipynb #fd7ab854
+import difflib, logging, os, shutil, sys, tempfile, time
 from pathlib import Path
 
 import click
 
 from .run_folder import project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #e3294c94
+# %% ../nbs/Pipeline.ipynb #4e846888
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
-        'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=30, splits=5), after={'extract': ('features_dir', '')})}
+        'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
+        'ladder': dict(notebook='Ladder', source=None, paths=['features_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
@@ -119,7 +120,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #3b6e9396
+# %% ../nbs/Pipeline.ipynb #933a2922
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -128,7 +129,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train (default: train).
+    """Run notebooks as jobs: combine, extract, train, ladder (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -158,6 +159,21 @@ def kernel(name):
     except ValueError as e: raise click.UsageError(str(e)) from None
     click.echo(f'kernel {name!r} registered in {where}')
 
+# %% ../nbs/Pipeline.ipynb #14bd4f05
+@main.command()
+@click.argument('table', default='')
+def audit(table):
+    """What the two halves of a split share, and must not.
+
+    TABLE: a folder with train_features.csv and test_features.csv, or a clip table (CSV) with a column 'split' that says train or test; without it, the features that come with the package. Exit code 1 where there is an error in the split."""
+    import pandas as pd
+    from ser_nb.evaluation import audit_file
+    if table: _existing('TABLE', table)
+    try: found = audit_file(table)
+    except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
+    click.echo(pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example']).to_string(index=False) if found else 'nothing shared')
+    sys.exit(int(any(f['severity'] == 'error' for f in found)))
+
 # %% ../nbs/Pipeline.ipynb #bd091abb
 def _fit_to_store(output):
     "Whether an output belongs on a page"
@@ -174,20 +190,29 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #d939db72
-RESULTS = {'train': ('metrics.json', 'figures/confusion.png')} # what the README reads
+# %% ../nbs/Pipeline.ipynb #858678cd
+RESULTS = {'train': {'metrics.json': 'metrics.json', 'figures/confusion.png': 'confusion.png', 'figures/reliability.png': 'reliability.png'},
+           'ladder': {'metrics.json': 'ladder.json', 'figures/ladder.png': 'ladder.png'}} # what the README reads
+
+def _store_run(run, nbs):
+    "Copy a run's results and outputs into nbs/"
+    for name, target in RESULTS.get(read_json(run/'metrics.json')['job'], {}).items():
+        with replacing(nbs/'results'/target) as part: shutil.copyfile(run/name, part)
+    for executed in sorted((run/'notebooks').glob('*.ipynb')):
+        store_outputs(executed, nbs/executed.name)
+        click.echo(f'{executed.name}: stored')
 
 @main.command(hidden=True)
-@click.argument('run', type=click.Path(exists=True, file_okay=False, path_type=Path))
-def pages(run):
-    "Store a run's outputs and results in nbs/, and the outputs of the notebooks that are no jobs (for maintainers)."
+@click.argument('runs', nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option('--rest', is_flag=True, help='Run the notebooks that are no jobs, and store their outputs too.')
+def pages(runs, rest):
+    "Store outputs and results of runs in nbs/ (for maintainers)."
     from papermill import execute_notebook
     nbs, jobs = project_dir()/'nbs', {f"{j['notebook']}.ipynb" for j in JOBS.values()}
-    for job, names in RESULTS.items():
-        for name in names if read_json(run/'metrics.json')['job'] == job else ():
-            with replacing(nbs/'results'/Path(name).name) as part: shutil.copyfile(run/name, part)
-    for source in sorted(nbs.glob('*.ipynb')):
-        executed = run/'notebooks'/source.name
-        if source.name not in jobs: execute_notebook(source, executed, cwd=nbs, **_QUIET)
-        if executed.exists(): store_outputs(executed, source)
-        click.echo(f"{source.name}: {'stored' if executed.exists() else 'not in this run'}")
+    for run in runs: _store_run(run, nbs)
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted(nbs.glob('*.ipynb')) if rest else ():
+            if source.name in jobs: continue
+            execute_notebook(source, Path(folder)/source.name, cwd=nbs, **_QUIET)
+            store_outputs(Path(folder)/source.name, source)
+            click.echo(f'{source.name}: run and stored')

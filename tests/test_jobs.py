@@ -23,14 +23,14 @@ def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
 
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
-    assert f'run folder: {out}' in done.stdout and 'cnn' in done.stdout
+    assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout
     for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'figures/confusion.png',
                  'notebooks/Combining_Datasets.ipynb', 'notebooks/Feature_Extraction.ipynb', 'notebooks/Proposed_System.ipynb'): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
     assert tuple(metrics) == METRICS_KEYS and metrics['job'] == 'combine extract train'
-    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(metrics['scores']['random_80_20']['cnn'])
+    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(metrics['scores']['random_80_20']['ensemble'])
     assert metrics['data']['clips'] == 190 and metrics['parameters']['epochs'] == 2
     assert all(fingerprint(out/name) == sha for name, sha in metrics['files'].items()) and 'model.h5' in metrics['files']
 
@@ -120,3 +120,14 @@ def test_the_kernel_is_registered_for_this_environment(tmp_path):
     assert done.returncode == 0, done.stderr
     spec = json.loads(next(tmp_path.rglob('kernel.json')).read_text())
     assert spec['argv'][0] == sys.executable
+
+
+def test_the_linter_by_command_names_what_leaks_and_fails_where_there_is_an_error(whole_way, tmp_path):
+    out, _ = whole_way
+    clean = ser_nb('audit', out)
+    assert clean.returncode == 0 and 'shared_speaker' in clean.stdout and 'error' not in clean.stdout
+    for name in ('train_features.csv', 'test_features.csv'): (tmp_path/name).write_text((out/'test_features.csv').read_text())
+    leaking = ser_nb('audit', tmp_path)
+    assert leaking.returncode == 1 and 'same_clip' in leaking.stdout and no_traceback(leaking)
+    wrong = ser_nb('audit', tmp_path/'nowhere')
+    assert wrong.returncode == 2 and 'there is no such file or folder' in wrong.stderr

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
-from ser_nb.feature_extraction import FEATURES, extract, features, load, read_features
+from ser_nb.evaluation import audit_sound
+from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, at_speed, extract, load, read_features
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +52,27 @@ def test_the_embedded_features_are_those_of_the_original_files(reference, all_cl
     rows = sorted(both[['corpus', 'file', 'label']].itertuples(index=False, name=None), key=lambda r: published_name(parse_name(r[1])))
     drawn, _ = train_test_split(rows, test_size=.2, stratify=[r[2] for r in rows], random_state=42)
     assert set(r[1] for r in drawn) == set(train.file)
+
+
+def test_the_embedded_functionals_are_those_of_the_clips(all_clips):
+    some, embedded = all_clips[0][::700], pd.concat(read_features()).set_index(['corpus', 'file'])
+    table, _ = extract(some, n_jobs=1, more='functionals functionals_0.9')
+    columns = [*FUNCTIONALS, *at_speed(.9)]
+    expected = embedded.loc[list(zip(table.corpus, table.file)), columns]
+    off = (table[columns].to_numpy() - expected.to_numpy()) / embedded[columns].std().to_numpy()
+    assert abs(off).max() < .01
+
+
+def test_a_copy_at_another_level_with_its_silence_cut_is_found_and_an_actor_repeating_a_sentence_is_not(data, tmp_path):
+    actor = scan(data/'flac22k'/'ravdess_speech'/'Actor_05')[0]
+    first, again = (actor[actor.repetition == r].reset_index(drop=True).head(20) for r in sorted(set(actor.repetition)))
+    assert audit_sound(first, again) == []
+    import soundfile as sf
+    from ser_nb.feature_extraction import SR, trim
+    x = trim(load(first.path[7]), 40.)
+    sf.write(tmp_path/'copy.wav', np.pad(.4 * x, (1234, 77)), SR, subtype='PCM_16')
+    again.loc[3, 'path'] = str(tmp_path/'copy.wav')
+    assert [(f['kind'], f['clips'], f['example']) for f in audit_sound(first, again)] == [('near_identical_sound', 1, again.file[3])]
 
 
 def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path):
