@@ -10,8 +10,9 @@ __all__ = ['SPEAKER_FOLDS', 'LADDER', 'class_report', 'scores', 'accuracy_interv
            'audit_file', 'plot_confusion', 'plot_learning', 'plot_class_f1', 'plot_reliability', 'ladder_steps',
            'ladder', 'plot_ladder']
 
-# %% ../nbs/Evaluation.ipynb #0e03b963
+# %% ../nbs/Evaluation.ipynb #645222a9
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def accuracy_interval(right, # (n,) whether each prediction is right
     draws = np.random.default_rng(seed).multinomial(len(size), np.full(len(size), 1 / len(size)), size=repeats)
     return np.quantile(draws @ hits / (draws @ size), [.025, .975]).round(4).tolist()
 
-# %% ../nbs/Evaluation.ipynb #1bd3440e
+# %% ../nbs/Evaluation.ipynb #fb268a72
+@lru_cache(2**16)
 def _identity(file):
     "Corpus and published name of a clip, and its sentence; of a name that says nothing, the name itself"
     try: said = parse_name(file)
@@ -106,12 +108,12 @@ def unseen_speakers(rows:pd.DataFrame, # features of all clips
         if not test.any(): raise ValueError(f'fold {fold}: no RAVDESS speech of the actors {", ".join(actors)} in the table')
         yield fold, rows[learn].reset_index(drop=True), rows[test].reset_index(drop=True)
 
-# %% ../nbs/Evaluation.ipynb #a4016dfd
+# %% ../nbs/Evaluation.ipynb #715ddbbc
 def emotion_scores(test:pd.DataFrame, # features that were tested on
-                   y_pred # (n,) labels
+                   y_pred # (n,) labels, or emotions
                   ) -> dict: # accuracy, macro_f1, uar, min_class_f1
     "Scores on the eight emotions: `male_sad` for `female_sad` is right"
-    return scores(test.emotion, [label.split('_')[1] for label in y_pred])
+    return scores(test.emotion, [label.split('_')[-1] for label in y_pred])
 
 # %% ../nbs/Evaluation.ipynb #1fd1da09
 def normalised_by_speaker(rows:pd.DataFrame # features
@@ -213,13 +215,13 @@ def scores_by_group(test:pd.DataFrame, # features that were tested on
             rows.append(dict(group=column, name=name, clips=len(i), accuracy=right.mean(), uar=scores(test.emotion.to_numpy()[i], y_pred[i])['uar'], accuracy_low=low, accuracy_high=high))
     return pd.DataFrame(rows)
 
-# %% ../nbs/Evaluation.ipynb #e0dec428
+# %% ../nbs/Evaluation.ipynb #26c4a083
 _COPY = re.compile(r'([_\-. ]+(aug(mented)?|nois[ey]|pitch(ed)?|shift(ed)?|stretch(ed)?|speed|slow|fast|tempo|reverb|rev|gain|vtlp|mask(ed)?|copy)[_\-. ]*[\d.\-+x%]*(db|st)?)+$', re.I)
 
+@lru_cache(2**16)
 def _parent(file):
     "The clip that an augmented copy was made of, by its name; of any other clip itself"
-    stem = _COPY.sub('', Path(str(file)).stem if re.search(r'\.(wav|flac|mp3|ogg|aiff?)$', str(file), re.I) else str(file))
-    return _identity(stem)[0]
+    return _identity(_COPY.sub('', re.sub(r'\.(wav|flac|mp3|ogg|aiff?)$', '', str(file), flags=re.I)))[0]
 
 def _scaled_together(train, test):
     "Whether columns have mean 0 and deviation 1 over both halves together but not over the training rows"

@@ -727,16 +727,16 @@ def _check_rows(table, path):
         row, column = np.argwhere(off)[0]
         raise ValueError(f'{path}, row {row + 1}, column {numbers.columns[column]!r}: not a number')
 
-# %% ../nbs/Feature_Extraction.ipynb #2155e640
+# %% ../nbs/Feature_Extraction.ipynb #cd1207f5
 def read_feature_file(path:str|Path # a feature CSV, or a folder of Parquet parts
                      ) -> pd.DataFrame: # ABOUT as text, FEATURES as float32
     "Read and check one file of features"
     table = _read_parquet(path) if Path(path).is_dir() else _with_functionals(_read_csv(path), path)
     _check_columns(table, path)
-    text = [c for c in _columns(table)[len(ABOUT):] if table[c].dtype.kind not in 'fiu']
-    numbers = table[text].apply(pd.to_numeric, errors='coerce')
-    table = pd.concat([table[list(ABOUT)], numbers, table.drop(columns=[*ABOUT, *text])], axis=1)[_columns(table)]
-    table = table.astype(dict.fromkeys(table.columns[len(ABOUT):], np.float32))
+    columns = _columns(table)[len(ABOUT):]
+    text = [c for c in columns if table[c].dtype.kind not in 'fiu'] # something in them is not a number
+    table[text] = table[text].apply(pd.to_numeric, errors='coerce')
+    table = pd.concat([table[list(ABOUT)], pd.DataFrame(table[columns].to_numpy(np.float32), columns=columns)], axis=1)
     _check_rows(table, path)
     return table
 
@@ -750,7 +750,7 @@ def _with_functionals(table, path):
     return pd.concat([table, more], axis=1)
 
 def _read_csv(path):
-    try: return pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
+    try: return pd.read_csv(path, dtype=dict.fromkeys(ABOUT, str), keep_default_na=False, encoding='utf-8')
     except FileNotFoundError: raise FileNotFoundError(f'{path}: there is no such file') from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not a feature file ({str(e).strip()})') from None
 

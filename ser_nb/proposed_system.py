@@ -23,13 +23,14 @@ from .evaluation import fit_temperature
 from .feature_extraction import FEATURES, FUNCTIONALS, SPEEDS, at_speed
 from .run_folder import fingerprint, progress, read_json, replacing, versions, write_json
 
-# %% ../nbs/Proposed_System.ipynb #e38af00a
+# %% ../nbs/Proposed_System.ipynb #79044ba3
 def _keras():
     "Keras; its first import is silent, as TensorFlow's remarks there pass every log level (tensorflow issue 100442)"
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         if 'tensorflow' not in sys.modules: os.dup2(nowhere, 2)
         import tensorflow, keras
+        tensorflow.get_logger().setLevel('ERROR')
     finally:
         os.dup2(kept, 2); os.close(kept); os.close(nowhere)
     return keras
