@@ -14,10 +14,11 @@ import click
 
 from .run_folder import project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #e3294c94
+# %% ../nbs/Pipeline.ipynb #5e12fe52
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
-        'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=30, splits=5), after={'extract': ('features_dir', '')})}
+        'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=30, splits=5), after={'extract': ('features_dir', '')}),
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
@@ -45,7 +46,7 @@ def convert(name:str, # a parameter's name
         return kind(text)
     except (KeyError, ValueError): raise click.UsageError(f'parameter {name}: {text!r} is not {dict(bool="true or false", int="a whole number", float="a number")[kind.__name__]}') from None
 
-# %% ../nbs/Pipeline.ipynb #0db1f07e
+# %% ../nbs/Pipeline.ipynb #c47d5d25
 def _known(name, names, what):
     "Refuse a name that is none of `names`, with the nearest one"
     if name in names: return
@@ -72,7 +73,7 @@ def plan(jobs:list, # names of jobs
         steps.append((job, ({} if smoke else JOBS[job]['full']) | handed | own | dict(out=str(out))))
     if data is not None:
         taker = next(((JOBS[j]['source'], p) for j, p in steps if JOBS[j]['source']), None)
-        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine or extract')
+        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract or benchmark')
         taker[1][taker[0]] = _existing('--data', data)
     return steps
 
@@ -119,7 +120,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #3b6e9396
+# %% ../nbs/Pipeline.ipynb #946fdede
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -128,7 +129,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train (default: train).
+    """Run notebooks as jobs: combine, extract, train, benchmark (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -146,6 +147,7 @@ def run(jobs, given, data, out, dask, smoke):
             sys.exit(1)
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
     _show_scores(read_json(out/'metrics.json'))
+    if 'benchmark' in jobs: click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
     click.echo(f'run folder: {out}')
 
 # %% ../nbs/Pipeline.ipynb #6ce7fa97
