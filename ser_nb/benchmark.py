@@ -6,7 +6,7 @@
 __all__ = ['take_turns', 'spread', 'extraction_speed', 'dask_scaling', 'extraction_memory', 'recording_memory', 'bytes_per_clip',
            'million']
 
-# %% ../nbs/Benchmark.ipynb #b6f72f3f
+# %% ../nbs/Benchmark.ipynb #b02c8eae
 import shutil, subprocess, sys
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
-from .combining_datasets import read_clips, sample_corpus, scan
 from .feature_extraction import ABOUT, SR, article_features, extract, split, write_features, write_parquet
 from .run_folder import progress
 
@@ -49,15 +48,15 @@ def take_turns(ways:dict, # name -> function of a table of clips
     first = table.groupby('round')[['seconds', 'cpu_seconds']].transform('first')
     return table.assign(ms_per_clip=table.seconds / len(clips) * 1000, ratio=first.seconds / table.seconds, cpu_ratio=first.cpu_seconds / table.cpu_seconds.clip(.001))
 
-# %% ../nbs/Benchmark.ipynb #c457864e
+# %% ../nbs/Benchmark.ipynb #b0667c6b
 def spread(turns:pd.DataFrame # of take_turns
           ) -> pd.DataFrame: # per way: medians, and the range of the ratio
     "Medians and ranges over the rounds"
     by = turns.groupby('what', sort=False)
     return pd.DataFrame(dict(ms_per_clip=by.ms_per_clip.median(), ratio=by.ratio.median(), lowest=by.ratio.min(), highest=by.ratio.max(), cpu_ratio=by.cpu_ratio.median(),
-                             cores_got=(turns.cpu_seconds / turns.seconds).groupby(turns.what).median(), rounds=by.size())).rename_axis(None)
+                             cores_got=(turns.cpu_seconds / turns.seconds).groupby(turns.what, sort=False).median(), rounds=by.size())).rename_axis(None)
 
-# %% ../nbs/Benchmark.ipynb #b55ae6d1
+# %% ../nbs/Benchmark.ipynb #0386f5c2
 def _article_batch(paths):
     "The article's way through some clips, on one thread"
     import librosa
@@ -70,8 +69,9 @@ def extraction_speed(clips:pd.DataFrame, # a clip table
                     ) -> pd.DataFrame: # of take_turns: article, one core, n_jobs cores
     "Time the article's code and ours"
     article, here = lambda some: _article_batch(some.path), lambda n: lambda some: extract(some, n_jobs=n)
-    article(clips[:2]); extract(clips[:1]); extract(clips[:4 * n_jobs], n_jobs=n_jobs, batch_size=1)
-    return take_turns({'article, one core': article, 'one core': here(1), f'{n_jobs} cores': here(n_jobs)}, clips, rounds)
+    article(clips[:2]); extract(clips[:4 * n_jobs], n_jobs=n_jobs, batch_size=1)
+    ways = {'article, one core': article, 'one core': here(1)} | ({f'{n_jobs} cores': here(n_jobs)} if n_jobs > 1 else {})
+    return take_turns(ways, clips, rounds)
 
 # %% ../nbs/Benchmark.ipynb #daed99d6
 def dask_scaling(clips:pd.DataFrame, # a clip table

@@ -450,12 +450,16 @@ class FeatureCache:
     def close(self):
         if self.db: self.db.close()
 
-# %% ../nbs/Feature_Extraction.ipynb #5f517e0a
+# %% ../nbs/Feature_Extraction.ipynb #cb6c4855
+@lru_cache
+def _linear_algebra(): # to look for the libraries takes as long as half a clip: once
+    from threadpoolctl import ThreadpoolController
+    return ThreadpoolController()
+
 def _extract_batch(paths, more='', trim_db=0.):
     "Features of a few clips; for a bad one its reason"
-    from threadpoolctl import threadpool_limits
     rows = []
-    with threadpool_limits(1):
+    with _linear_algebra().limit(limits=1):
         for path in paths:
             try: rows.append(clip_features(path, more, trim_db))
             except (ValueError, OSError) as e: rows.append(str(e))
@@ -465,7 +469,7 @@ def _on_cluster(work, batches, address):
     "`map(work, batches)` on a Dask cluster"
     try: from distributed import Client
     except ImportError: raise ImportError("dask: the package distributed is missing: pip install 'ser_nb[dask]'") from None
-    try: client = Client(address, timeout=20, set_as_default=False)
+    try: client = Client(address, set_as_default=False) # waits as long as Dask's settings say
     except (OSError, ValueError, TimeoutError) as e: raise OSError(f'dask: no scheduler answers at {address!r} ({type(e).__name__})') from None
     with client:
         waiting = client.map(work, batches, pure=False, retries=3)[::-1]

@@ -14,11 +14,11 @@ import click
 
 from .run_folder import project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #5e12fe52
+# %% ../nbs/Pipeline.ipynb #16e43673
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=30, splits=5), after={'extract': ('features_dir', '')}),
-        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
