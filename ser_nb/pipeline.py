@@ -82,7 +82,7 @@ def _existing(name, path):
     if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
     return os.path.abspath(path)
 
-# %% ../nbs/Pipeline.ipynb #77087e7b
+# %% ../nbs/Pipeline.ipynb #90e9733f
 _QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
 
 class JobFailed(Exception):
@@ -103,6 +103,9 @@ def run_job(job:str, # one of JOBS
     try: execute_notebook(source, part, parameters, cwd=source.parent, stderr_file=sys.stderr if bar else None, **_QUIET)
     except PapermillExecutionError as e: raise JobFailed(f'{source.name}, cell {e.exec_count}: {e.ename}: {e.evalue}\nexecuted copy: {target}') from None
     except RuntimeError as e: raise JobFailed(f'{source.name}: {e}\nexecuted copy: {target}') from None # the kernel died
+    except OSError as e: # the copy cannot be written: half of one is none
+        part.unlink(missing_ok=True)
+        raise JobFailed(f'{source.name}: {e.strerror or e}: {target}') from None
     finally:
         if part.exists(): part.replace(target)
     return target
