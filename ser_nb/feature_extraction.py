@@ -10,9 +10,9 @@ __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURE
            'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'split', 'write_features', 'write_parquet',
            'read_feature_file', 'read_features', 'embedded_features']
 
-# %% ../nbs/Feature_Extraction.ipynb #f6e6a5af
+# %% ../nbs/Feature_Extraction.ipynb #008cc127
 import errno, hashlib, os, re, sqlite3, stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -475,24 +475,24 @@ def _on_cluster(work, batches, address):
         waiting = client.map(work, batches, pure=False, retries=3)[::-1]
         while waiting: yield waiting.pop().result()
 
-# %% ../nbs/Feature_Extraction.ipynb #a0408a77
+# %% ../nbs/Feature_Extraction.ipynb #1ea65c37
 def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
     "(index, features or reason) of every file, from the cache or computed"
     from ser_nb.feature_extraction import _extract_batch # workers import it; what is defined in a notebook cannot be sent to them
-    store, missing = FeatureCache(cache), []
-    keys = cache_keys(paths, f'{sorted(more.split())} {float(trim_db)}') if store.db else [''] * len(paths)
-    for i, row in enumerate(store.known(keys)):
-        if row is None: missing.append(i)
-        else: yield i, row
-    parts = [missing[i:i + batch_size] for i in range(0, len(missing), batch_size)]
-    batches = [[paths[i] for i in part] for part in parts]
-    job = partial(_extract_batch, more=more, trim_db=trim_db)
-    if dask: work = _on_cluster(job, batches, dask)
-    else: work = Parallel(n_jobs if len(parts) > 1 else 1, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
-    for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
-        store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
-        yield from zip(part, rows)
-    store.close()
+    missing = []
+    with closing(FeatureCache(cache)) as store:
+        keys = cache_keys(paths, f'{sorted(more.split())} {float(trim_db)}') if store.db else [''] * len(paths)
+        for i, row in enumerate(store.known(keys)):
+            if row is None: missing.append(i)
+            else: yield i, row
+        parts = [missing[i:i + batch_size] for i in range(0, len(missing), batch_size)]
+        batches = [[paths[i] for i in part] for part in parts]
+        job = partial(_extract_batch, more=more, trim_db=trim_db)
+        if dask: work = _on_cluster(job, batches, dask)
+        else: work = Parallel(n_jobs if len(parts) > 1 else 1, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
+        for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
+            store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
+            yield from zip(part, rows)
 
 def extract(clips:pd.DataFrame, # a clip table
             n_jobs:int=-1, # worker processes; -1 = one a core

@@ -39,21 +39,6 @@ def no_traceback(done):
     return True
 
 
-@pytest.hookimpl(tryfirst=True) # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    "Tests that share an expensive fixture run in one worker"
-    for item in items:
-        for shared in ('whole_way', 'all_clips', 'some_clips', 'librosa'):
-            if shared in item.fixturenames: item.add_marker(pytest.mark.xdist_group(shared))
-
-
-@pytest.fixture(scope='session')
-def librosa():
-    "The reference; imported by one worker only, it takes seconds"
-    import librosa
-    return librosa
-
-
 def pytest_configure(config):
     "Nothing is written to the user's cache: not here, not in workers, not in the processes that tests start"
     if not hasattr(config, 'workerinput'): os.environ['SER_NB_CACHE'] = config.cache_of_tests = tempfile.mkdtemp()

@@ -74,7 +74,8 @@ def test_8_to_64_bits_give_the_same_features(subtype, tmp_path):
 
 @pytest.mark.parametrize('channels', [1, 2, 3, 8])
 @pytest.mark.parametrize('sr', [8000, 44100, 192000])
-def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, librosa, tmp_path):
+def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
+    import librosa
     sound = RNG.normal(size=(sr // 2, channels)) * .1
     path = tmp_path/'صوت 声音 звук ñ.wav'
     sf.write(path, sound, sr, subtype='FLOAT')
@@ -83,7 +84,7 @@ def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, librosa, tm
 
 
 @pytest.mark.parametrize('n', [1, 100, 2047])
-def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, librosa, tmp_path):
+def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, tmp_path):
     import warnings
     from ser_nb.feature_extraction import article_features, padded_clips
     sf.write(tmp_path/'x.wav', TONE[500:500 + n], SR, subtype='FLOAT')
@@ -180,7 +181,7 @@ def test_a_really_full_disk_ends_with_one_line_and_the_same_call_goes_on_when_th
         (disk/'filler').unlink(); assert mount('remount,size=4m').returncode == 0
         _job(some_clips, disk/'cache', disk/'out')
         assert same_files(disk/'out', undisturbed)
-    finally: subprocess.run(['umount', disk], check=True)
+    finally: subprocess.run(['umount', '-l', disk], check=True)
 
 
 def _limited(clips, undisturbed, out, size):
@@ -214,6 +215,12 @@ def cluster(tmp_path):
         where = client.scheduler.address
     yield where, started[1:]
     for p in started: p.kill(); p.wait()
+
+
+def test_an_address_without_a_scheduler_is_said():
+    dask = pytest.importorskip('dask'); pytest.importorskip('distributed')
+    with dask.config.set({'distributed.comm.timeouts.connect': '1s'}), pytest.raises(OSError, match="no scheduler answers at 'tcp://127.0.0.1:9'"):
+        extract(table_of(['x.wav']), dask='tcp://127.0.0.1:9')
 
 
 def test_a_cluster_gives_the_same_bytes_and_so_it_does_when_a_worker_is_killed(some_clips, undisturbed, cluster, tmp_path):
