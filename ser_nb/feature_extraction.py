@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURES', 'ABOUT', 'LONG', 'MORE', 'CACHE_VERSION',
-           'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes', 'mel_filters', 'mel_spectrogram',
+           'FEW', 'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes', 'mel_filters', 'mel_spectrogram',
            'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma', 'features', 'article_features',
            'recording_features', 'more_names', 'trim', 'clip_features', 'plot_clip', 'clip_to_show', 'cache_dir',
            'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'split', 'write_features', 'write_parquet',
@@ -475,7 +475,9 @@ def _on_cluster(work, batches, address):
         waiting = client.map(work, batches, pure=False, retries=3)[::-1]
         while waiting: yield waiting.pop().result()
 
-# %% ../nbs/Feature_Extraction.ipynb #1ea65c37
+# %% ../nbs/Feature_Extraction.ipynb #bd32e4d1
+FEW = 500 # clips that are done sooner than processes have started
+
 def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
     "(index, features or reason) of every file, from the cache or computed"
     from ser_nb.feature_extraction import _extract_batch # workers import it; what is defined in a notebook cannot be sent to them
@@ -489,13 +491,13 @@ def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
         batches = [[paths[i] for i in part] for part in parts]
         job = partial(_extract_batch, more=more, trim_db=trim_db)
         if dask: work = _on_cluster(job, batches, dask)
-        else: work = Parallel(n_jobs if len(parts) > 1 else 1, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
+        else: work = Parallel(1 if len(missing) <= (FEW if n_jobs == -1 else batch_size) else n_jobs, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
         for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
             store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
             yield from zip(part, rows)
 
 def extract(clips:pd.DataFrame, # a clip table
-            n_jobs:int=-1, # worker processes; -1 = one a core
+            n_jobs:int=-1, # worker processes; -1 = one a core, and none for few clips
             batch_size:int=16, # clips a worker takes at a time
             cache:str|Path='none', # folder of a FeatureCache; 'none' = compute everything
             dask:str='', # address of a Dask scheduler; '' = processes of this machine

@@ -25,9 +25,9 @@ def ser_nb(*args, cwd=ROOT, **kw):
 
 @pytest.fixture(scope='session')
 def whole_way(tmp_path_factory):
-    "A smoke run of every job, from sound to model, on the built-in sample of tones; one process a job starts sooner than two"
+    "A smoke run of every job, from sound to model, on the built-in sample of tones"
     out = tmp_path_factory.mktemp('whole_way')/'run'
-    done = ser_nb('run', *JOBS, '--smoke', '-p', 'n_jobs', '1', '--out', out)
+    done = ser_nb('run', *JOBS, '--smoke', '--out', out)
     assert done.returncode == 0, done.stderr
     return out, done
 

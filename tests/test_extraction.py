@@ -127,6 +127,13 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(some_cli
     assert same_files(out, undisturbed)
 
 
+def test_two_processes_give_the_same_bytes_as_one(some_clips, undisturbed, tmp_path):
+    from joblib.externals.loky import get_reusable_executor
+    write_features(*split(extract(some_clips, n_jobs=2, batch_size=3)[0]), tmp_path/'out')
+    get_reusable_executor().shutdown()
+    assert same_files(tmp_path/'out', undisturbed)
+
+
 def test_what_is_known_is_not_computed_again_and_a_changed_file_is(some_clips, tmp_path, monkeypatch):
     import ser_nb.feature_extraction as fe
     sf.write(tmp_path/'a.wav', TONE, SR); sf.write(tmp_path/'b.wav', TONE[::-1], SR)
