@@ -16,7 +16,7 @@ setup: $(VENV)/.ready
 run: setup          ## the main job: train on the embedded features, print the scores
 	$(BIN)/ser-nb run $(JOBS)
 
-test: setup         ## every test: the notebooks' own, then pytest
+test: $(VENV)/.librosa ## every test: the notebooks' own, then pytest
 	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest
 
@@ -42,6 +42,11 @@ $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --no-deps --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' $(LOCK))"
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+# librosa's functions are compiled by its first user; two first users at once leave a cache that crashes (numba issue 10128)
+$(VENV)/.librosa: $(VENV)/.ready
+	$(BIN)/python -W ignore -c "import librosa, numpy; librosa.feature.chroma_stft(y=numpy.ones(4096, 'f'))"
 	@touch $@
 
 $(LOCK):

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURES', 'ABOUT', 'LONG', 'FUNCTIONALS', 'MORE',
-           'SPEEDS', 'CACHE_VERSION', 'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes', 'mel_filters',
-           'mel_spectrogram', 'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma', 'features', 'article_features',
-           'recording_features', 'at_speed', 'more_names', 'trim', 'clip_features', 'plot_clip', 'cache_dir',
-           'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'extraction_speed', 'extraction_memory',
-           'extraction_cost', 'split', 'functionals_file', 'write_features', 'write_parquet', 'read_feature_file',
-           'read_features', 'embedded_features']
+           'SPEEDS', 'CACHE_VERSION', 'FEW', 'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes',
+           'mel_filters', 'mel_spectrogram', 'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma', 'features',
+           'article_features', 'recording_features', 'at_speed', 'more_names', 'trim', 'clip_features', 'plot_clip',
+           'clip_to_show', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'split',
+           'functionals_file', 'write_features', 'write_parquet', 'read_feature_file', 'read_features',
+           'embedded_features']
 
-# %% ../nbs/Feature_Extraction.ipynb #9b2a8fac
+# %% ../nbs/Feature_Extraction.ipynb #ad797bf0
 import errno, hashlib, os, re, sqlite3, stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -79,17 +79,19 @@ def _sound(path):
             yield f
     except sf.SoundFileError as e: raise ValueError(f'no sound that can be read ({str(e).split(": ")[-1].strip().rstrip(".")})') from None
 
-# %% ../nbs/Feature_Extraction.ipynb #295c3def
-def _read(f):
-    "All samples of an open file"
-    samples = f.read(dtype='float32', always_2d=True)
-    if len(samples) < f.frames: raise ValueError(f'truncated: {len(samples)} of {f.frames} samples')
+# %% ../nbs/Feature_Extraction.ipynb #a4178e45
+def _read(f, seconds=np.inf):
+    "The samples of an open file"
+    frames = int(min(f.frames, np.ceil(seconds * f.samplerate)))
+    samples = f.read(frames, dtype='float32', always_2d=True)
+    if len(samples) < frames: raise ValueError(f'truncated: {len(samples)} of {f.frames} samples')
     return to_signal(samples, f.samplerate)
 
-def load(path:str|Path # any format libsndfile reads
+def load(path:str|Path, # any format libsndfile reads
+         seconds:float=np.inf # of it, from its start
         ) -> np.ndarray: # (n,) float32 at SR
     "Read a sound file as one channel at 22,050 Hz; a `ValueError` says what is wrong with it"
-    with _sound(path) as f: return _read(f)
+    with _sound(path) as f: return _read(f, seconds)
 
 # %% ../nbs/Feature_Extraction.ipynb #c9c3b057
 @lru_cache
@@ -435,7 +437,7 @@ def trim(signal:np.ndarray, # (n_samples,) at SR
     loud = np.flatnonzero(power > power.max() * 10 ** (-trim_db / 10))
     return signal[loud[0] * HOP_LENGTH:min(len(signal), (loud[-1] + 1) * HOP_LENGTH)]
 
-# %% ../nbs/Feature_Extraction.ipynb #d9d484e8
+# %% ../nbs/Feature_Extraction.ipynb #6bcf0a10
 def clip_features(path:str|Path, # a sound file
                   more:str='', # names of MORE
                   trim_db:float=0. # silence at both ends left out, dB below the loudest frame; 0 = nothing
@@ -443,7 +445,7 @@ def clip_features(path:str|Path, # a sound file
     "The features of a file; a `ValueError` says why it has none"
     with _sound(path) as f:
         if long := f.frames * f.channels > LONG:
-            if more or trim_db: raise ValueError(f'too long for more or trim_db ({f.frames} samples): a recording in blocks has only the {len(FEATURES)}')
+            if more or trim_db: raise ValueError(f'too long for more and trim_db: {f.frames * f.channels:,} samples; from {LONG:,} on a recording is read in blocks, and has only the {len(FEATURES)} features: cut it into shorter files, or leave more and trim_db out')
         else: signal = trim(_read(f), trim_db)
     if long: return recording_features(path)
     if not more: return features(signal)
@@ -469,7 +471,18 @@ def plot_clip(signal:np.ndarray, # (n_samples,) at SR
     for ax in axes[1]: ax.set_xlabel('time (s)')
     return fig
 
-# %% ../nbs/Feature_Extraction.ipynb #fe95430b
+# %% ../nbs/Feature_Extraction.ipynb #aade6610
+def clip_to_show(clips:pd.DataFrame, # a clip table
+                 label:str='male_angry', # one with this label, where there is one
+                 seconds:float=60 # its start, of a long recording
+                ) -> tuple: # its row, and its signal
+    "A clip that can be read, to show"
+    for clip in clips.assign(other=clips.label != label).sort_values('other', kind='stable').itertuples():
+        try: return clip, load(clip.path, seconds)
+        except ValueError: pass # extraction says why
+    raise ValueError('no clip could be read')
+
+# %% ../nbs/Feature_Extraction.ipynb #92d3986e
 CACHE_VERSION = 1 # raised when the same settings give other values
 
 def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
@@ -484,14 +497,18 @@ def _sha256(path):
         with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
     except OSError: return ''
 
+def _keys(paths, settings): return [s and hashlib.sha256(f'{CACHE_VERSION} {settings} {s}'.encode()).hexdigest() for s in map(_sha256, paths)]
+
 def cache_keys(paths:list, # files
                settings:str, # what the values depend on beside the sound
+               together:int=64 # files a thread takes at a time
               ) -> list: # a key each, '' for what cannot be read
     "Keys of files in the cache"
-    found = Parallel(-1, prefer='threads', return_as='generator')(delayed(_sha256)(p) for p in paths)
-    return [s and hashlib.sha256(f'{CACHE_VERSION} {settings} {s}'.encode()).hexdigest() for s in progress(found, 'looking up', len(paths))]
+    starts = range(0, len(paths), together)
+    found = Parallel(-1, prefer='threads', return_as='generator', batch_size=1)(delayed(_keys)(paths[i:i + together], settings) for i in starts)
+    return list(chain.from_iterable(progress(found, 'looking up', len(starts))))
 
-# %% ../nbs/Feature_Extraction.ipynb #dd0ab21a
+# %% ../nbs/Feature_Extraction.ipynb #4d1fa43c
 class FeatureCache:
     "Features by key, in one SQLite file"
     def __init__(self, folder:str|Path): # 'none' keeps nothing
@@ -507,13 +524,11 @@ class FeatureCache:
         try: yield
         except (sqlite3.Error, OSError) as e: raise OSError(f'cache {self.file}: {getattr(e, "strerror", None) or e}; what was kept stays, the same call goes on from there (or give another cache, or none)') from None
 
-    def known(self, keys): # the features of those keys that are there
-        found = {}
-        for i in range(0, len(keys) if self.db else 0, 500):
-            some = keys[i:i + 500]
-            with self._explained(): rows = self.db.execute(f"select key, value from features where key in ({','.join('?' * len(some))})", some).fetchall()
-            found.update((k, np.frombuffer(v, np.float32)) for k, v in rows)
-        return found
+    def known(self, keys, together=500): # the features of those keys that are there, '' is none; some keys at a time, for a million of them fill a GB
+        for i in range(0, len(keys), together):
+            some = keys[i:i + together]
+            with self._explained(): found = dict(self.db.execute(f"select key, value from features where key in ({','.join('?' * len(some))})", some)) if self.db else {}
+            yield from (np.frombuffer(found[k], np.float32) if k in found else None for k in some)
 
     def keep(self, features): # key -> features; all of them or none
         if not self.db or not features: return
@@ -522,12 +537,16 @@ class FeatureCache:
     def close(self):
         if self.db: self.db.close()
 
-# %% ../nbs/Feature_Extraction.ipynb #5f517e0a
+# %% ../nbs/Feature_Extraction.ipynb #cb6c4855
+@lru_cache
+def _linear_algebra(): # to look for the libraries takes as long as half a clip: once
+    from threadpoolctl import ThreadpoolController
+    return ThreadpoolController()
+
 def _extract_batch(paths, more='', trim_db=0.):
     "Features of a few clips; for a bad one its reason"
-    from threadpoolctl import threadpool_limits
     rows = []
-    with threadpool_limits(1):
+    with _linear_algebra().limit(limits=1):
         for path in paths:
             try: rows.append(clip_features(path, more, trim_db))
             except (ValueError, OSError) as e: rows.append(str(e))
@@ -537,33 +556,35 @@ def _on_cluster(work, batches, address):
     "`map(work, batches)` on a Dask cluster"
     try: from distributed import Client
     except ImportError: raise ImportError("dask: the package distributed is missing: pip install 'ser_nb[dask]'") from None
-    try: client = Client(address, timeout=20, set_as_default=False)
+    try: client = Client(address, set_as_default=False) # waits as long as Dask's settings say
     except (OSError, ValueError, TimeoutError) as e: raise OSError(f'dask: no scheduler answers at {address!r} ({type(e).__name__})') from None
     with client:
         waiting = client.map(work, batches, pure=False, retries=3)[::-1]
         while waiting: yield waiting.pop().result()
 
-# %% ../nbs/Feature_Extraction.ipynb #4a8d988e
+# %% ../nbs/Feature_Extraction.ipynb #bd32e4d1
+FEW = 500 # clips that are done sooner than processes have started
+
 def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
     "(index, features or reason) of every file, from the cache or computed"
     from ser_nb.feature_extraction import _extract_batch # workers import it; what is defined in a notebook cannot be sent to them
-    store = FeatureCache(cache)
-    keys = cache_keys(paths, f'{sorted(more.split())} {float(trim_db)}') if store.db else [''] * len(paths)
-    known = store.known(sorted(set(keys) - {''}))
-    yield from ((i, known[k]) for i, k in enumerate(keys) if k in known)
-    missing = [i for i, k in enumerate(keys) if k not in known]
-    parts = [missing[i:i + batch_size] for i in range(0, len(missing), batch_size)]
-    batches = [[paths[i] for i in part] for part in parts]
-    job = partial(_extract_batch, more=more, trim_db=trim_db)
-    if dask: work = _on_cluster(job, batches, dask)
-    else: work = Parallel(n_jobs if len(parts) > 1 else 1, return_as='generator')(delayed(job)(b) for b in batches)
-    for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
-        store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
-        yield from zip(part, rows)
-    store.close()
+    missing = []
+    with closing(FeatureCache(cache)) as store:
+        keys = cache_keys(paths, f'{sorted(more.split())} {float(trim_db)}') if store.db else [''] * len(paths)
+        for i, row in enumerate(store.known(keys)):
+            if row is None: missing.append(i)
+            else: yield i, row
+        parts = [missing[i:i + batch_size] for i in range(0, len(missing), batch_size)]
+        batches = [[paths[i] for i in part] for part in parts]
+        job = partial(_extract_batch, more=more, trim_db=trim_db)
+        if dask: work = _on_cluster(job, batches, dask)
+        else: work = Parallel(1 if len(missing) <= (FEW if n_jobs == -1 else batch_size) else n_jobs, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
+        for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
+            store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
+            yield from zip(part, rows)
 
 def extract(clips:pd.DataFrame, # a clip table
-            n_jobs:int=-1, # worker processes; -1 = one a core
+            n_jobs:int=-1, # worker processes; -1 = one a core, and none for few clips
             batch_size:int=16, # clips a worker takes at a time
             cache:str|Path='none', # folder of a FeatureCache; 'none' = compute everything
             dask:str='', # address of a Dask scheduler; '' = processes of this machine
@@ -578,7 +599,8 @@ def extract(clips:pd.DataFrame, # a clip table
         else: values[i] = row
     bad = sorted(reasons)
     good = np.delete(np.arange(len(clips)), bad)
-    table = pd.concat([clips[list(ABOUT)].iloc[good].reset_index(drop=True), pd.DataFrame(values[good], columns=names)], axis=1)
+    if bad: values = values[good] # a copy, which a large table does without
+    table = pd.concat([clips[list(ABOUT)].iloc[good].reset_index(drop=True), pd.DataFrame(values, columns=names)], axis=1)
     return table, pd.DataFrame(dict(path=clips.path.iloc[bad].tolist(), reason=[reasons[i] for i in bad]), columns=['path', 'reason'])
 
 # %% ../nbs/Feature_Extraction.ipynb #149cf7ae
@@ -586,62 +608,6 @@ def padded_clips(clips:pd.DataFrame # a clip table
                 ) -> pd.DataFrame: # path, duration_s
     "The clips that are shorter than one analysis window"
     return clips.loc[clips.duration_s.astype(float) < N_FFT / SR, ['path', 'duration_s']].reset_index(drop=True)
-
-# %% ../nbs/Feature_Extraction.ipynb #c6e0435a
-def _article_batch(paths):
-    "The article's way through some clips, on one thread"
-    import librosa
-    from threadpoolctl import threadpool_limits
-    with threadpool_limits(1): return [article_features(*librosa.load(p)) for p in paths]
-
-def extraction_speed(clips:pd.DataFrame, # a clip table
-                     rounds:int=5, # repetitions of each
-                     n:int=200, # clips, drawn at random with seed 42; all of them where there are fewer
-                     n_jobs:int=2 # worker processes of the parallel run
-                    ) -> pd.DataFrame: # round, what (article, one core, n_jobs cores), ms_per_clip, ratio to the article's in the same round
-    "Time the article's code and ours, interleaved: every repetition"
-    from time import perf_counter
-    drawn = clips.sample(min(n, len(clips)), random_state=42)
-    ways = {'article, one core': lambda: _article_batch(drawn.path), 'one core': lambda: extract(drawn, n_jobs=1), f'{n_jobs} cores': lambda: extract(drawn, n_jobs=n_jobs)}
-    _article_batch(drawn.path[:2]); extract(drawn[:2 * n_jobs], n_jobs=n_jobs, batch_size=1) # what is done once: imports, filters, processes
-    rows = []
-    for i in range(rounds):
-        for what, way in ways.items():
-            start = perf_counter(); way()
-            rows.append(dict(round=i, what=what, ms_per_clip=(perf_counter() - start) / len(drawn) * 1000))
-    table = pd.DataFrame(rows)
-    return table.assign(ratio=table.groupby('round').ms_per_clip.transform('first') / table.ms_per_clip)
-
-# %% ../nbs/Feature_Extraction.ipynb #ede1d480
-_MEASURED = """
-import resource, sys
-import pandas as pd
-from joblib.externals.loky import get_reusable_executor
-from ser_nb.feature_extraction import extract
-extract(pd.read_csv(sys.stdin, dtype=str), n_jobs=int(sys.argv[1]), cache=sys.argv[2])
-get_reusable_executor().shutdown(wait=True)
-print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
-"""
-
-def extraction_memory(clips:pd.DataFrame, # a clip table
-                      n_jobs:int=2, # worker processes
-                      cache:str|Path='none' # folder of a FeatureCache
-                     ) -> dict: # clips, and peak resident MB of the caller, of its largest worker and of all together
-    "Peak memory of an extraction, measured in a process of its own (Linux and macOS)"
-    import subprocess, sys
-    done = subprocess.run([sys.executable, '-c', _MEASURED, str(n_jobs), str(cache)], input=clips[['path', *ABOUT]].to_csv(index=False), stdout=subprocess.PIPE, check=True, text=True)
-    caller, worker = (int(k) / (2**20 if sys.platform == 'darwin' else 2**10) for k in done.stdout.split()) # bytes there, KB here
-    return dict(clips=len(clips), caller=round(caller), worker=round(worker), all=round(caller + n_jobs * worker))
-
-# %% ../nbs/Feature_Extraction.ipynb #f31c1d2f
-def extraction_cost(ms_per_clip:float, # on one core
-                    n_clips:int=1_000_000,
-                    n_features:int=len(FEATURES)
-                   ) -> pd.Series: # core_hours, GB as CSV, as Parquet and in the cache
-    "What the features of many clips cost"
-    about, number = 60, 10.5 # bytes of the text columns, of a number with seven digits and its comma
-    size = lambda per_clip: round(n_clips * per_clip / 1e9, 2)
-    return pd.Series(dict(core_hours=round(n_clips * ms_per_clip / 3.6e6, 1), csv_GB=size(about + number * n_features), parquet_GB=size(about / 4 + 4 * n_features), cache_GB=size(64 + 4 * n_features * 1.2)), name=f'{n_clips:,} clips')
 
 # %% ../nbs/Feature_Extraction.ipynb #485766e3
 def split(table:pd.DataFrame, # features
@@ -684,7 +650,7 @@ def write_features(train:pd.DataFrame, # features to learn from
         _write_functionals(table, functionals_file(Path(folder)/name))
         with replacing(Path(folder)/name) as part: table[_columns(table, as_text=True)].to_csv(part, index=False, float_format='%.7g', lineterminator='\n')
 
-# %% ../nbs/Feature_Extraction.ipynb #12a048ec
+# %% ../nbs/Feature_Extraction.ipynb #2b0e5ff3
 def write_parquet(train:pd.DataFrame, # features to learn from
                   test:pd.DataFrame, # features to test on
                   folder:str|Path): # where the folders train_features/ and test_features/ go
@@ -693,8 +659,8 @@ def write_parquet(train:pd.DataFrame, # features to learn from
     for name, table in zip(FEATURE_FILES, (train, test)):
         parts, starts = Path(folder)/Path(name).stem, range(0, len(table), PART_ROWS)
         for k, start in enumerate(starts):
-            rows = table[_columns(table)].iloc[start:start + PART_ROWS]
-            with replacing(parts/f'part-{k:05}.parquet') as part: rows.to_parquet(part, index=False, engine='pyarrow')
+            rows = table.iloc[start:start + PART_ROWS]
+            with replacing(parts/f'part-{k:05}.parquet') as part: rows[_columns(rows)].to_parquet(part, index=False, engine='pyarrow')
         for old in parts.glob('part-*.parquet'): # of a larger table that was here before
             if int(old.stem[5:]) >= len(starts): old.unlink()
 

@@ -14,11 +14,12 @@ import click
 
 from .run_folder import project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #4e846888
+# %% ../nbs/Pipeline.ipynb #cb0f561e
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
-        'ladder': dict(notebook='Ladder', source=None, paths=['features_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')})}
+        'ladder': dict(notebook='Ladder', source=None, paths=['features_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
@@ -46,7 +47,7 @@ def convert(name:str, # a parameter's name
         return kind(text)
     except (KeyError, ValueError): raise click.UsageError(f'parameter {name}: {text!r} is not {dict(bool="true or false", int="a whole number", float="a number")[kind.__name__]}') from None
 
-# %% ../nbs/Pipeline.ipynb #0db1f07e
+# %% ../nbs/Pipeline.ipynb #c47d5d25
 def _known(name, names, what):
     "Refuse a name that is none of `names`, with the nearest one"
     if name in names: return
@@ -73,7 +74,7 @@ def plan(jobs:list, # names of jobs
         steps.append((job, ({} if smoke else JOBS[job]['full']) | handed | own | dict(out=str(out))))
     if data is not None:
         taker = next(((JOBS[j]['source'], p) for j, p in steps if JOBS[j]['source']), None)
-        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine or extract')
+        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract or benchmark')
         taker[1][taker[0]] = _existing('--data', data)
     return steps
 
@@ -82,7 +83,7 @@ def _existing(name, path):
     if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
     return os.path.abspath(path)
 
-# %% ../nbs/Pipeline.ipynb #77087e7b
+# %% ../nbs/Pipeline.ipynb #90e9733f
 _QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
 
 class JobFailed(Exception):
@@ -103,6 +104,9 @@ def run_job(job:str, # one of JOBS
     try: execute_notebook(source, part, parameters, cwd=source.parent, stderr_file=sys.stderr if bar else None, **_QUIET)
     except PapermillExecutionError as e: raise JobFailed(f'{source.name}, cell {e.exec_count}: {e.ename}: {e.evalue}\nexecuted copy: {target}') from None
     except RuntimeError as e: raise JobFailed(f'{source.name}: {e}\nexecuted copy: {target}') from None # the kernel died
+    except OSError as e: # the copy cannot be written: half of one is none
+        part.unlink(missing_ok=True)
+        raise JobFailed(f'{source.name}: {e.strerror or e}: {target}') from None
     finally:
         if part.exists(): part.replace(target)
     return target
@@ -120,7 +124,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #933a2922
+# %% ../nbs/Pipeline.ipynb #36f04b5d
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -129,7 +133,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train, ladder (default: train).
+    """Run notebooks as jobs: combine, extract, train, ladder, benchmark (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -147,6 +151,7 @@ def run(jobs, given, data, out, dask, smoke):
             sys.exit(1)
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
     _show_scores(read_json(out/'metrics.json'))
+    if 'benchmark' in jobs: click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
     click.echo(f'run folder: {out}')
 
 # %% ../nbs/Pipeline.ipynb #6ce7fa97

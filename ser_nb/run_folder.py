@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-# %% ../nbs/Run_Folder.ipynb #01020f8c
+# %% ../nbs/Run_Folder.ipynb #b185ac22
 @contextmanager
 def replacing(path:str|Path): # the file to write
     "A path beside `path` to write to; it takes the place of `path` when the block ends without an error"
@@ -22,6 +22,9 @@ def replacing(path:str|Path): # the file to write
     try:
         yield part
         os.replace(part, path)
+    except OSError as e:
+        if e.filename or not e.errno: raise
+        raise OSError(e.errno, e.strerror, str(path)) from None # a full disk does not say which file it was
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/Run_Folder.ipynb #f02e8b52

@@ -1,8 +1,10 @@
 "What the tests share: the real corpora, a smoke run, and the other environment"
-import os, subprocess, sys
+import os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
+
+from ser_nb.pipeline import JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get('SER_NB_DATA', ROOT.parent/'shared'/'data'))
@@ -25,7 +27,7 @@ def ser_nb(*args, cwd=ROOT, **kw):
 def whole_way(tmp_path_factory):
     "A smoke run of every job, from sound to model, on the built-in sample of tones"
     out = tmp_path_factory.mktemp('whole_way')/'run'
-    done = ser_nb('run', 'combine', 'extract', 'train', '--smoke', '--out', out)
+    done = ser_nb('run', *JOBS, '--smoke', '--out', out)
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -37,8 +39,10 @@ def no_traceback(done):
     return True
 
 
-def pytest_collection_modifyitems(items):
-    "Tests that share an expensive fixture run in one worker"
-    for item in items:
-        for shared in ('whole_way', 'all_clips'):
-            if shared in item.fixturenames: item.add_marker(pytest.mark.xdist_group(shared))
+def pytest_configure(config):
+    "Nothing is written to the user's cache: not here, not in workers, not in the processes that tests start"
+    if not hasattr(config, 'workerinput'): os.environ['SER_NB_CACHE'] = config.cache_of_tests = tempfile.mkdtemp()
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, 'cache_of_tests'): shutil.rmtree(config.cache_of_tests)

@@ -16,7 +16,7 @@ def reference(data):
 
 def test_features_of_the_original_files_are_those_of_the_articles_calls(data, reference):
     clips, rejected = scan(data/'originals')
-    table, failed = extract(clips)
+    table, failed = extract(clips, n_jobs=1)
     assert (len(table), len(rejected), len(failed)) == (38, 0, 0)
     expected = reference.loc[list(zip(table.corpus, table.file))]
     off = np.abs(table[list(FEATURES)].to_numpy() - expected.to_numpy()) / reference.std().to_numpy()
@@ -76,16 +76,16 @@ def test_a_copy_at_another_level_with_its_silence_cut_is_found_and_an_actor_repe
 
 
 def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path):
-    clips = all_clips[0]
+    clips = all_clips[0].query("corpus == 'ravdess_song'").reset_index(drop=True)
     script = 'import sys; from ser_nb.combining_datasets import *; combine(scan(sys.argv[1])[0], sys.argv[2])'
     source = os.path.commonpath(clips.path.tolist())
     child = subprocess.Popen([sys.executable, '-c', script, source, tmp_path/'killed'])
-    while not (tmp_path/'killed'/'DATASET').exists() or len(os.listdir(tmp_path/'killed'/'DATASET')) < 500: time.sleep(.02); assert child.poll() is None
+    while not (tmp_path/'killed'/'DATASET').exists() or len(os.listdir(tmp_path/'killed'/'DATASET')) < 200: time.sleep(.02); assert child.poll() is None
     child.kill(); child.wait()
     done = len(os.listdir(tmp_path/'killed'/'DATASET'))
     combine(clips, tmp_path/'killed'); combine(clips, tmp_path/'whole')
     names = {n: sorted(p.name for p in (tmp_path/n/'DATASET').iterdir()) for n in ('killed', 'whole')}
-    assert done < 5252 and names['killed'] == names['whole'] and {Path(n).stem for n in names['whole']} == set.union(*map(expected_clips, ('ravdess_speech', 'ravdess_song', 'tess')))
+    assert done < len(clips) and names['killed'] == names['whole'] and {Path(n).stem for n in names['whole']} == expected_clips('ravdess_song')
     assert (tmp_path/'killed'/'clips.csv').read_bytes() == (tmp_path/'whole'/'clips.csv').read_bytes()
     assert scan(tmp_path/'whole'/'DATASET')[0].label.tolist() == clips.label.tolist() # the same rows in the same order
     assert read_clips(tmp_path/'whole'/'clips.csv').duration_s.sum() == pytest.approx(clips.duration_s.sum())
