@@ -46,7 +46,8 @@ $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 
 # librosa's functions are compiled by its first user; two first users at once leave a cache that crashes (numba issue 10128)
 $(VENV)/.librosa: $(VENV)/.ready
-	$(BIN)/python -W ignore -c "import librosa, numpy; librosa.feature.chroma_stft(y=numpy.ones(4096, 'f'))"
+	$(BIN)/python -W ignore -c "import librosa as l, numpy as n; from ser_nb.feature_extraction import article_features as a; y = n.random.default_rng(0).normal(size=9999).astype('f'); \
+	  a(y, 22050); l.effects.trim(y); l.feature.delta(l.feature.mfcc(y=y)); l.feature.spectral_rolloff(y=y); l.tone(440, duration=1)"
 	@touch $@
 
 $(LOCK):
