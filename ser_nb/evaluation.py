@@ -82,16 +82,17 @@ def mean_scores(each:list # scores of several splits
     t = pd.DataFrame(each)
     return {k: float(v) for name in t for k, v in ((name, t[name].mean()), (f'{name}_sd', t[name].std(ddof=0)))}
 
-# %% ../nbs/Evaluation.ipynb #12dc0294
+# %% ../nbs/Evaluation.ipynb #64b5a435
 def nearest_neighbour(train:pd.DataFrame, # features to remember
-                      test:pd.DataFrame # features to label
+                      test:pd.DataFrame, # features to label
+                      columns=FEATURES # the features to compare
                      ) -> np.ndarray: # (n,) labels
     "One-nearest-neighbour on standardised features"
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    model = make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(train[list(FEATURES)], train.label)
-    return model.predict(test[list(FEATURES)])
+    model = make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(train[list(columns)], train.label)
+    return model.predict(test[list(columns)])
 
 # %% ../nbs/Evaluation.ipynb #351a91de
 SPEAKER_FOLDS = tuple(tuple(f'{a:02}' for a in fold) for fold in
@@ -115,25 +116,31 @@ def emotion_scores(test:pd.DataFrame, # features that were tested on
     "Scores on the eight emotions: `male_sad` for `female_sad` is right"
     return scores(test.emotion, [label.split('_')[-1] for label in y_pred])
 
-# %% ../nbs/Evaluation.ipynb #1fd1da09
+# %% ../nbs/Evaluation.ipynb #8292c9f7
 def normalised_by_speaker(rows:pd.DataFrame # features
                          ) -> pd.DataFrame: # the same, scaled for each speaker and corpus
     "Features in standard deviations from their speaker's mean; no label is used"
-    values = rows[list(FEATURES)].astype(np.float64)
+    columns = [c for c in rows if c not in ABOUT and pd.api.types.is_numeric_dtype(rows[c])]
+    values = rows[columns].astype(np.float32)
     by = values.groupby([rows.corpus, rows.speaker])
-    scaled = (values - by.transform('mean')) / by.transform('std', ddof=0).clip(lower=1e-6)
-    return pd.concat([rows.drop(columns=list(FEATURES)), scaled.astype(np.float32)], axis=1)[rows.columns]
+    return rows.assign(**(values - by.transform('mean')) / by.transform('std', ddof=0).clip(lower=1e-6))
 
-# %% ../nbs/Evaluation.ipynb #cf4885c0
-def across_corpora(rows:pd.DataFrame # features of all clips
+# %% ../nbs/Evaluation.ipynb #d5130a5f
+def _common_emotions(name, train, test):
+    "Two tables with the emotions that both have"
+    common = set(train.emotion) & set(test.emotion)
+    parts = [t[t.emotion.isin(common)].reset_index(drop=True) for t in (train, test)]
+    if not all(map(len, parts)): raise ValueError(f'{name}: the two have no emotion in common, or one of them has no clips')
+    return name, *parts
+
+def across_corpora(rows:pd.DataFrame, # features of all clips
+                   other:pd.DataFrame=None # features of a corpus that none of them belongs to
                   ): # (name, train, test)
-    "Protocol cross_corpus: RAVDESS to TESS and back"
+    "Protocol cross_corpus: RAVDESS to TESS and back; where given, from both to another corpus"
     tess = rows.corpus == 'tess'
-    for name, learn in (('ravdess to tess', ~tess), ('tess to ravdess', tess)):
-        common = set(rows.emotion[learn]) & set(rows.emotion[~learn])
-        parts = [rows[m & rows.emotion.isin(common)].reset_index(drop=True) for m in (learn, ~learn)]
-        if not all(map(len, parts)): raise ValueError(f'{name}: the table has clips of one corpus only')
-        yield name, *parts
+    yield _common_emotions('ravdess to tess', rows[~tess], rows[tess])
+    yield _common_emotions('tess to ravdess', rows[tess], rows[~tess])
+    if other is not None: yield _common_emotions(f"to {' and '.join(sorted(set(other.corpus)))}", rows, other)
 
 # %% ../nbs/Evaluation.ipynb #bb0c1c02
 def unseen_sentences(rows:pd.DataFrame # features of all clips
@@ -377,14 +384,14 @@ def plot_reliability(predictions:dict # name -> (right, confidence)
     ax.legend(frameon=False, loc='upper left', fontsize=9); sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Evaluation.ipynb #4ab2cda0
+# %% ../nbs/Evaluation.ipynb #d8696cc9
 LADDER = ('copies before the split', 'random split', 'unseen sentences', 'unseen speakers', 'another corpus')
 
 def _with_copies(rows):
-    "Every clip and its copies at other speeds as rows of their own, the functionals of a copy in place of the clip's"
+    "Every clip and its copies at other speeds as rows of their own, the features of a copy in place of the clip's"
     plain = rows[[c for c in rows if not re.match(r'fn_\d', c)]]
-    columns = list(FUNCTIONALS)
-    return pd.concat([plain, *(plain.assign(file=plain.file + f'_speed{s}', **dict(zip(columns, rows[at_speed(s)].to_numpy().T))) for s in SPEEDS)], ignore_index=True)
+    columns = [*FUNCTIONALS, *FEATURES]
+    return pd.concat([plain, *(plain.assign(file=plain.file + f'_speed{s}', **dict(zip(columns, rows[at_speed(s, columns)].to_numpy().T))) for s in SPEEDS)], ignore_index=True)
 
 def ladder_steps(rows:pd.DataFrame, # features of all clips, with functionals at all speeds
                  seed:int=0 # of the random splits
@@ -409,17 +416,18 @@ def ladder(rows:pd.DataFrame, # features of all clips
     return pd.DataFrame([dict(step=step, part=str(part), clips=len(test), **emotion_scores(test, fit_predict(train, test)),
                               errors=' '.join(f['kind'] for f in audit(train, test) if f['severity'] == 'error')) for step, part, train, test in ladder_steps(rows, seed)])
 
-# %% ../nbs/Evaluation.ipynb #8573b803
+# %% ../nbs/Evaluation.ipynb #f6837788
 def plot_ladder(tables:dict # name of a model -> what ladder gives
                ): # a figure
     "The fall of UAR from step to step"
     import matplotlib.pyplot as plt, seaborn as sns
     fig, ax = plt.subplots(figsize=(8.4, 4), layout='constrained')
+    means = pd.DataFrame({name: table.groupby('step').uar.mean() for name, table in tables.items()})
     for (name, table), colour in zip(tables.items(), sns.color_palette('colorblind')):
-        uar = table.groupby('step').uar.mean().reindex([s for s in LADDER if s in set(table.step)])
+        uar = means[name].reindex([s for s in LADDER if s in set(table.step)])
         x = [LADDER.index(s) for s in uar.index]
         ax.plot(x, uar, marker='o', color=colour, label=name)
-        for i, v in zip(x, uar): ax.text(i, v + .025, f'{v:.2f}', ha='center', color=colour, fontsize=9)
+        for i, v in zip(x, uar): ax.text(i, v + (.03 if v == means.loc[LADDER[i]].max() else -.065), f'{v:.2f}', ha='center', color=colour, fontsize=9) # the lower one below
         ax.scatter(table.step.map(LADDER.index), table.uar, s=8, color=colour, alpha=.5)
     ax.axhline(1 / 8, color='.6', lw=1, ls='--'); ax.text(-.25, 1 / 8 + .012, 'chance', color='.4', fontsize=8)
     ax.set(ylim=(0, 1.06), ylabel='UAR, RAVDESS speech', title='One model, asked five ways: the less it shares with the test, the less it knows')

@@ -11,7 +11,7 @@ __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURE
            'functionals_file', 'write_features', 'write_parquet', 'read_feature_file', 'read_features',
            'embedded_features']
 
-# %% ../nbs/Feature_Extraction.ipynb #ad797bf0
+# %% ../nbs/Feature_Extraction.ipynb #ca2add21
 import errno, hashlib, os, re, sqlite3, stat
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
@@ -27,7 +27,7 @@ import soxr
 from joblib import Parallel, delayed
 
 from .combining_datasets import LABELS
-from .run_folder import progress, project_dir, replacing
+from .run_folder import notebooks_dir, progress, replacing
 
 # %% ../nbs/Feature_Extraction.ipynb #7c1d13c1
 SR, N_FFT, HOP_LENGTH = 22050, 2048, 512 # Hz, samples, samples: librosa's defaults, as in the article
@@ -389,7 +389,7 @@ FUNCTIONALS = tuple('fn_' + name for name in (*_numbered('mfcc', 25, *_STATS), *
     *(f'energy_{s}' for s in 'loud mean std p10 p25 p50 p75 trend slope_abs'.split()), 'duration', 'active_share', 'pauses',
     *(f'modulation_{hz}_{c}' for hz in ('0.5', '2', '4', '8') for c in ('energy', *(f'band_{i}' for i in range(8)))), *_numbered('mfcc', 13, 'first_third', 'last_third')))
 
-# %% ../nbs/Feature_Extraction.ipynb #6e3addda
+# %% ../nbs/Feature_Extraction.ipynb #484680ba
 @lru_cache
 def _smile(name):
     try: import opensmile
@@ -410,12 +410,13 @@ SPEEDS = (.9, 1.1)
 def _at_speed(speed, signal, S, mel):
     signal = soxr.resample(signal, SR, SR / speed, quality='HQ')
     S = magnitudes(signal)
-    return _functionals(signal, S, mel_spectrogram(S))
+    return np.concatenate([_functionals(signal, S, mel_spectrogram(S)), features(signal).clip(max=65504)]).astype(np.float16)
 
-def at_speed(speed:float # one of SPEEDS
-            ) -> list: # the columns of the functionals at that speed, in the order of FUNCTIONALS
-    "Columns of a clip's functionals as if it were played slower or faster"
-    return [f'fn_{speed}_{name[3:]}' for name in FUNCTIONALS]
+def at_speed(speed:float, # one of SPEEDS
+             names=(*FUNCTIONALS, *FEATURES) # columns at the usual speed
+            ) -> list: # the columns that hold the same at that speed
+    "Columns of a clip's features as if it were played slower or faster"
+    return [f"fn_{speed}_{name.removeprefix('fn_')}" for name in names]
 
 MORE |= {f'functionals_{s}': (at_speed(s), partial(_at_speed, s)) for s in SPEEDS}
 
@@ -482,8 +483,8 @@ def clip_to_show(clips:pd.DataFrame, # a clip table
         except ValueError: pass # extraction says why
     raise ValueError('no clip could be read')
 
-# %% ../nbs/Feature_Extraction.ipynb #92d3986e
-CACHE_VERSION = 1 # raised when the same settings give other values
+# %% ../nbs/Feature_Extraction.ipynb #8b309389
+CACHE_VERSION = 2 # raised when the same settings give other values
 
 def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
     "Where features are kept by default"
@@ -693,7 +694,7 @@ def _check_rows(table, path):
         row, column = np.argwhere(off)[0]
         raise ValueError(f'{path}, row {row + 1}, column {numbers.columns[column]!r}: not a number')
 
-# %% ../nbs/Feature_Extraction.ipynb #cd1207f5
+# %% ../nbs/Feature_Extraction.ipynb #f70fc62c
 def read_feature_file(path:str|Path # a feature CSV, or a folder of Parquet parts
                      ) -> pd.DataFrame: # ABOUT as text, FEATURES as float32
     "Read and check one file of features"
@@ -728,4 +729,4 @@ def read_features(folder:str|Path='' # where the two files are; '' = those that 
 
 def embedded_features() -> Path: # the folder with the two files
     "The features that come with the package: all 5,252 published clips"
-    return project_dir()/'nbs'/'features'
+    return notebooks_dir()/'features'

@@ -4,27 +4,27 @@
 
 # %% auto #0
 __all__ = ['JOBS', 'RESULTS', 'notebook_path', 'job_parameters', 'convert', 'plan', 'JobFailed', 'run_job', 'main', 'run',
-           'kernel', 'audit', 'store_outputs', 'pages']
+           'kernel', 'audit', 'report', 'store_outputs', 'pages']
 
-# %% ../nbs/Pipeline.ipynb #fd7ab854
+# %% ../nbs/Pipeline.ipynb #bbb1776b
 import difflib, logging, os, shutil, sys, tempfile, time
 from pathlib import Path
 
 import click
 
-from .run_folder import project_dir, read_json, replacing, write_json
+from .run_folder import notebooks_dir, project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #cb0f561e
+# %% ../nbs/Pipeline.ipynb #a1376d87
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
-        'ladder': dict(notebook='Ladder', source=None, paths=['features_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
+        'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
         'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
     "The notebook of a job"
-    return project_dir()/'nbs'/f"{JOBS[job]['notebook']}.ipynb"
+    return notebooks_dir()/f"{JOBS[job]['notebook']}.ipynb"
 
 # %% ../nbs/Pipeline.ipynb #87efcc44
 def job_parameters(job:str # one of JOBS
@@ -124,7 +124,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #36f04b5d
+# %% ../nbs/Pipeline.ipynb #6f04432f
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -152,7 +152,9 @@ def run(jobs, given, data, out, dask, smoke):
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
     _show_scores(read_json(out/'metrics.json'))
     if 'benchmark' in jobs: click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
-    click.echo(f'run folder: {out}')
+    from ser_nb.report import write_report
+    write_report(out)
+    click.echo(f'run folder: {out} (report.html shows all of it)')
 
 # %% ../nbs/Pipeline.ipynb #6ce7fa97
 @main.command()
@@ -179,6 +181,22 @@ def audit(table):
     click.echo(pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example']).to_string(index=False) if found else 'nothing shared')
     sys.exit(int(any(f['severity'] == 'error' for f in found)))
 
+# %% ../nbs/Pipeline.ipynb #dff6cd85
+@main.command()
+@click.argument('runs', nargs=-1, required=True, metavar='RUN...')
+@click.option('--out', metavar='FILE', default='comparison.html', show_default=True, help='The page, for several runs.')
+def report(runs, out):
+    """Runs as pages that open anywhere.
+
+    One RUN: its report.html, written again. Several: a page with all of them side by side, and their scores here."""
+    from ser_nb.report import comparison_html, compare_runs, write_report
+    try:
+        if len(runs) == 1: return click.echo(write_report(runs[0]))
+        table, page = compare_runs(runs), comparison_html(runs)
+    except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
+    with replacing(out) as part: part.write_text(page, encoding='utf-8')
+    click.echo(f"{table.loc[['scores']].droplevel(0).to_string() if 'scores' in table.index else 'no scores'}\n{out}")
+
 # %% ../nbs/Pipeline.ipynb #bd091abb
 def _fit_to_store(output):
     "Whether an output belongs on a page"
@@ -195,7 +213,7 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #858678cd
+# %% ../nbs/Pipeline.ipynb #1aa71e6f
 RESULTS = {'train': {'metrics.json': 'metrics.json', 'figures/confusion.png': 'confusion.png', 'figures/reliability.png': 'reliability.png'},
            'ladder': {'metrics.json': 'ladder.json', 'figures/ladder.png': 'ladder.png'}} # what the README reads
 
@@ -213,7 +231,7 @@ def _store_run(run, nbs):
 def pages(runs, rest):
     "Store outputs and results of runs in nbs/ (for maintainers)."
     from papermill import execute_notebook
-    nbs, jobs = project_dir()/'nbs', {f"{j['notebook']}.ipynb" for j in JOBS.values()}
+    nbs, jobs = notebooks_dir(), {f"{j['notebook']}.ipynb" for j in JOBS.values()}
     for run in runs: _store_run(run, nbs)
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted(nbs.glob('*.ipynb')) if rest else ():

@@ -61,8 +61,9 @@ def plot_variance(reduction:dict # of fit_reduction
     sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Proposed_System.ipynb #252c79aa
-MODELS = {'ensemble': dict(members=3, units=[512, 256], limit=4., dropout=.5, epochs=16, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, smoothing=.1, held_out='speakers'),
+# %% ../nbs/Proposed_System.ipynb #e184276d
+MODELS = {'ensemble': dict(members=3, units=[512, 256], limit=4., dropout=.5, epochs=16, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, smoothing=.1,
+                           gamma=.4, ridge=.01, kernel_weight=8., support=8000, held_out='speakers'),
           'article': dict(variance=.95, places=8, channels=128, filters=[256], kernel_size=3, dense=256, dropout=.05, l1=1e-8, l2=1e-7,
                           epochs=30, batch_size=64, learning_rate=2e-3, patience=20, smoothing=.1, held_out='clips')}
 
@@ -70,7 +71,7 @@ def inputs_of(model:str # one of MODELS
              ) -> list: # columns
     "The features a model takes"
     if model not in MODELS: raise ValueError(f'model: {model!r} is none of {", ".join(MODELS)}')
-    return list(FUNCTIONALS if model == 'ensemble' else FEATURES)
+    return [*FEATURES, *FUNCTIONALS] if model == 'ensemble' else list(FEATURES)
 
 # %% ../nbs/Proposed_System.ipynb #2a201646
 def _article_network(first, s, temperature):
@@ -93,30 +94,47 @@ def _article_network(first, s, temperature):
     if 'components' in first: network.get_layer('pca').set_weights([first['components'], first['bias']])
     return network
 
-# %% ../nbs/Proposed_System.ipynb #378e016d
-def _ensemble_network(first, s, temperature):
-    "Dense networks side by side: (n, 480) functionals to (n, members, 16) probabilities"
+# %% ../nbs/Proposed_System.ipynb #f73c3931
+def _scaled(first, s):
+    "Features, and the layers that scale and limit them to -1 to 1"
+    L = _keras().layers
+    x = L.Input((len(first['mean']),), name='features')
+    scaler = L.Normalization(mean=np.float32(first['mean']), variance=np.float32(s['limit'] ** 2 * first['variance']), name='scaler')
+    return x, L.Activation('tanh', name='limit')(scaler(x))
+
+def _members(z, s):
+    "(n, members, 16) logits of dense networks side by side"
     L, K, units = _keras().layers, s['members'], s['units']
-    stack = [L.Input((len(first['mean']),), name='features'),
-             L.Normalization(mean=np.float32(first['mean']), variance=np.float32(s['limit'] ** 2 * first['variance']), name='scaler'), L.Activation('tanh', name='limit'),
-             L.Dense(K * units[0], use_bias=False, name='dense_1')]
+    z = L.Dense(K * units[0], use_bias=False, name='dense_1')(z)
     for i, n in enumerate(units, 1):
         last = i == len(units)
-        stack += [L.BatchNormalization(name=f'norm_{i}'), L.ReLU(name=f'relu_{i}'), L.Dropout(s['dropout'], name=f'drop_{i}'), L.Reshape((K, n), name=f'members_{i}'),
-                  L.EinsumDense('bki,kio->bko', (K, len(LABELS) if last else units[i]), bias_axes='ko' if last else None, name='logits' if last else f'dense_{i + 1}')]
-        if not last: stack.append(L.Reshape((K * units[i],), name=f'flat_{i + 1}'))
-    return _keras().Sequential([*stack, L.Rescaling(1 / temperature, name='temperature'), L.Softmax(name='members')], name='ensemble')
+        z = L.Dropout(s['dropout'], name=f'drop_{i}')(L.ReLU(name=f'relu_{i}')(L.BatchNormalization(name=f'norm_{i}')(z)))
+        z = L.Reshape((K, n), name=f'members_{i}')(z)
+        z = L.EinsumDense('bki,kio->bko', (K, len(LABELS) if last else units[i]), bias_axes='ko' if last else None, name='logits' if last else f'dense_{i + 1}')(z)
+        if not last: z = L.Reshape((K * units[i],), name=f'flat_{i + 1}')(z)
+    return z
+
+# %% ../nbs/Proposed_System.ipynb #f34dd23f
+def _kernel_machine(z, n, s):
+    "(n, 16) scores of a kernel machine with n support clips"
+    L = _keras().layers
+    product, own = L.Dense(n, name='support')(z), L.Dense(1, use_bias=False, name='length')(L.Multiply(name='squares')([z, z]))
+    return L.Dense(len(LABELS), use_bias=False, name='kernel')(L.Activation('exponential', name='similarity')(L.Add(name='distance')([product, own])))
+
+def _ensemble_network(first, s, temperature):
+    "Dense networks and a kernel machine, one answer"
+    L = _keras().layers
+    x, z = _scaled(first, s)
+    both = L.Add(name='together')([L.GlobalAveragePooling1D(name='mean')(_members(z, s)), L.Rescaling(s['kernel_weight'], name='kernel_weight')(_kernel_machine(z, first['n_support'], s))])
+    return _keras().Model(x, L.Softmax(name='probabilities')(L.Rescaling(1 / temperature, name='temperature')(both)), name='ensemble')
 
 def build_network(model:str, # one of MODELS
-                  first:dict, # mean and variance of the features; for the article's also n_components, see fit_reduction
+                  first:dict, # mean and variance of the features; also n_components for the article's, see fit_reduction, n_support for the ensemble
                   settings:dict, # see MODELS
                   temperature:float=1. # of the softmax
-                 ): # a keras.Sequential, raw features to (n, 16) probabilities
+                 ): # a keras.Model, raw features to (n, 16) probabilities
     "A network, untrained"
-    if model == 'article': return _article_network(first, settings, temperature)
-    network = _ensemble_network(first, settings, temperature)
-    network.add(_keras().layers.GlobalAveragePooling1D(name='probabilities'))
-    return network
+    return (_article_network if model == 'article' else _ensemble_network)(first, settings, temperature)
 
 # %% ../nbs/Proposed_System.ipynb #ff43fba3
 def validation_parts(train:pd.DataFrame, # features to learn from
@@ -177,24 +195,63 @@ def _fit_article(train, y, parts, s, desc):
     history = _fit(network, s, dict(x=X[~val], y=y[~val]) | (dict(validation_data=(X[val], y[val])) if val.any() else {}), desc, best)
     return network, first, history, network.predict(X[val], batch_size=512, verbose=0) if val.any() else None, y[val]
 
-# %% ../nbs/Proposed_System.ipynb #a9631c70
+# %% ../nbs/Proposed_System.ipynb #54c00b61
 def _speaker_weights(train):
     "One by the root of the number of a speaker's clips, 1 on average"
     weight = train.speaker.map(train.speaker.value_counts()).to_numpy() ** -.5
     return weight / weight.mean()
 
+def _fit_members(train, y, parts, first, s, desc):
+    "Networks of which each leaves out one part; the trained network with (n, members, 16) probabilities, and the history"
+    keras, columns = _keras(), inputs_of('ensemble')
+    x, z = _scaled(first, s)
+    network = keras.Model(x, keras.layers.Softmax(name='members')(_members(z, s)))
+    copies = [at_speed(v, columns) for v in SPEEDS if at_speed(v)[0] in train]
+    X, Y = np.concatenate([values_of(train, c) for c in (columns, *copies)]), np.repeat(y[:, None], s['members'], axis=1)
+    learns, asked = (parts[:, None] != range(s['members'])) * _speaker_weights(train)[:, None], parts[:, None] == range(s['members'])
+    val, times = asked.any(axis=1), 1 + len(copies)
+    validation = dict(validation_data=(X[:len(y)][val], Y[val], asked[val].astype(np.float32))) if val.any() else {}
+    history = _fit(network, s, dict(x=X, y=np.tile(Y, (times, 1, 1)), sample_weight=np.tile(learns, (times, 1)).astype(np.float32)) | validation, desc)
+    return network, history
+
+def _fit_kernel(Z, y, s):
+    "Support clips and their weights, see KernelRidge"
+    from sklearn.kernel_ridge import KernelRidge
+    gamma = s['gamma'] * s['limit'] ** 2 / Z.shape[1] # distances in standard deviations, a mean over the features
+    some = np.random.default_rng(0).permutation(len(Z))[:s['support']] # memory grows with the square
+    return KernelRidge(alpha=s['ridge'], kernel='rbf', gamma=gamma).fit(Z[some], y[some])
+
+# %% ../nbs/Proposed_System.ipynb #47dcae61
+def _put_together(network, kernel, first, s):
+    "The whole ensemble of its trained parts"
+    Z, gamma = kernel.X_fit_, kernel.gamma
+    whole = build_network('ensemble', first, s)
+    for layer in network.layers:
+        if layer.weights and layer.name != 'scaler': whole.get_layer(layer.name).set_weights(layer.get_weights())
+    for name, weights in dict(support=[2 * gamma * Z.T, -gamma * (Z ** 2).sum(axis=1)], length=[np.full((Z.shape[1], 1), -gamma)], kernel=[kernel.dual_coef_]).items():
+        whole.get_layer(name).set_weights([np.float32(w) for w in weights])
+    return whole
+
 def _fit_ensemble(train, y, parts, s, desc):
-    X, members = values_of(train, inputs_of('ensemble')), np.arange(s['members'])
+    X = values_of(train, inputs_of('ensemble'))
     first = dict(mean=X.mean(axis=0, dtype=float), variance=X.var(axis=0, dtype=float).clip(1e-12))
-    speeds = [values_of(train, at_speed(v)) for v in SPEEDS if at_speed(v)[0] in train]
-    learns, asked = [(parts[:, None] != members) * _speaker_weights(train)[:, None], parts[:, None] == members]
-    network, times = _ensemble_network(first, s, 1.), 1 + len(speeds)
-    Y, val = np.repeat(y[:, None], len(members), axis=1), asked.any(axis=1)
-    data = dict(x=np.concatenate([X, *speeds]), y=np.tile(Y, (times, 1, 1)), sample_weight=np.tile(learns, (times, 1)).astype(np.float32))
-    history = _fit(network, s, data | (dict(validation_data=(X[val], Y[val], asked[val].astype(np.float32))) if val.any() else {}), desc)
-    final = build_network('ensemble', first, s)
-    final.set_weights(network.get_weights())
-    return final, first, history, network.predict(X[val], batch_size=512, verbose=0)[asked[val]] if val.any() else None, y[val]
+    network, history = _fit_members(train, y, parts, first, s, desc)
+    Z = np.tanh((X - first['mean']) / np.sqrt(first['variance']) / s['limit'])
+    said, rows = [], []
+    for k in range(s['members']): # what member k and a kernel machine that left out the same part say of it
+        out = np.flatnonzero(parts == k)
+        if not len(out) or len(out) == len(parts): continue
+        logits = np.log(network.predict(X[out], batch_size=512, verbose=0)[:, k] + 1e-9)
+        said.append(logits + s['kernel_weight'] * _fit_kernel(np.delete(Z, out, axis=0), np.delete(y, out, axis=0), s).predict(Z[out]))
+        rows.append(out)
+    kernel = _fit_kernel(Z, y, s)
+    first['n_support'] = len(kernel.X_fit_)
+    asked = (_softmax(np.concatenate(said)), y[np.concatenate(rows)]) if said else (None, y[:0])
+    return _put_together(network, kernel, first, s), first, history, *asked
+
+def _softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
 
 # %% ../nbs/Proposed_System.ipynb #db3e4cd2
 def train_model(train:pd.DataFrame, # features to learn from
@@ -238,8 +295,8 @@ def labels_of(proba:np.ndarray # (n_clips, 16)
     "The most probable label of each clip"
     return np.array(LABELS)[proba.argmax(axis=1)]
 
-# %% ../nbs/Proposed_System.ipynb #57a6568c
-MODEL_FORMAT = 2
+# %% ../nbs/Proposed_System.ipynb #1c596636
+MODEL_FORMAT = 3
 
 def _quietly(do, *args, **kw):
     "Call Keras without its remark that its own h5 format is an old one"
@@ -290,14 +347,14 @@ def read_model_json(folder:str|Path # a run folder with model.h5 and model.json
         if about[key] != ours: raise ValueError(f'{folder/"model.json"}: {key} are not those of this version, or in another order')
     return about
 
-# %% ../nbs/Proposed_System.ipynb #e4242a3f
+# %% ../nbs/Proposed_System.ipynb #d709eb2e
 def load_model(folder:str|Path # a run folder with model.h5 and model.json
               ): # the trained network, raw features to 16 probabilities
     "Load a model, whichever environment wrote it"
     about = read_model_json(folder)
     try:
         weights, first = _stored(Path(folder)/'model.h5')
-        if about['model'] == 'ensemble': first['variance'] = first['variance'] / about['settings']['limit'] ** 2
+        if about['model'] == 'ensemble': first |= dict(variance=first['variance'] / about['settings']['limit'] ** 2, n_support=len(weights['support'][1]))
         network = build_network(about['model'], first | dict(n_components=about['n_components']), about['settings'], about['temperature'])
         for layer in network.layers:
             if layer.weights and layer.name != 'scaler': layer.set_weights(weights[layer.name])

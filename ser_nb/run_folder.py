@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS_KEYS', 'replacing', 'write_json', 'read_json', 'fingerprint', 'versions', 'machine', 'timed', 'progress',
-           'project_dir', 'run_folder', 'save_figure', 'record']
+           'project_dir', 'notebooks_dir', 'run_folder', 'save_figure', 'record']
 
 # %% ../nbs/Run_Folder.ipynb #783cd32e
 import hashlib, json, os, platform, time
@@ -101,11 +101,16 @@ def progress(items, # what to go through
     if style == 'auto': return (auto.tqdm if 'JPY_PARENT_PID' in os.environ else std.tqdm)(items, desc=desc, total=total, leave=False, disable=None)
     return std.tqdm(items, desc=desc, total=total, leave=False, disable=style != 'text', mininterval=.5)
 
-# %% ../nbs/Run_Folder.ipynb #48780268
+# %% ../nbs/Run_Folder.ipynb #101a8c56
 def project_dir() -> Path: # the folder with settings.ini, or the current one for an installed package
     "The project's root: where `runs/` is"
     root = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd().parent
     return root if (root/'settings.ini').exists() else Path.cwd()
+
+def notebooks_dir() -> Path: # nbs/ of a clone, or the copy inside an installed package
+    "Where the notebooks are, and the features that come with them"
+    package = Path(__file__).resolve().parent if '__file__' in globals() else Path.cwd().parent/'ser_nb'
+    return package/'nbs' if (package/'nbs').is_dir() else package.parent/'nbs'
 
 def run_folder(out:str, # the folder; '' = runs/`name` in the project
                name:str # the notebook's name
