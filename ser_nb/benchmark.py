@@ -6,8 +6,8 @@
 __all__ = ['take_turns', 'spread', 'extraction_speed', 'dask_scaling', 'extraction_memory', 'recording_memory', 'bytes_per_clip',
            'million', 'cold_start', 'warm_predictions', 'prediction_speed']
 
-# %% ../nbs/Benchmark.ipynb #1d285cdd
-import shutil, subprocess, sys
+# %% ../nbs/Benchmark.ipynb #0bedf3bf
+import os, shutil, subprocess, sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,20 +170,20 @@ def million(cpu_ms:float, # CPU time of a clip on one core
     "What the features of many clips cost"
     return pd.Series(dict(core_hours=n_clips * cpu_ms / 3.6e6, **{f'{k}_gb': n_clips * v / 1e9 for k, v in sizes.items()}, memory_gb=base / 1e3 + n_clips * growth / 1e9), name=f'{n_clips:,} clips').round(2)
 
-# %% ../nbs/Benchmark.ipynb #8a25ed2a
+# %% ../nbs/Benchmark.ipynb #1b5e4470
 _COMMAND = 'from ser_nb.pipeline import main; main()'
 
 def cold_start(path:str|Path, # a sound file
                run:str|Path='', # a run folder; '' = the newest, or the model that comes with the package
                rounds:int=5 # repetitions
               ) -> list: # seconds
-    "Time of `ser-nb predict FILE` in new processes"
-    seconds = []
-    for _ in range(rounds):
+    "Time of `ser-nb predict FILE` in new processes, after one that compiles what it imports"
+    seconds, own = [], {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'} # as a user has it: what is imported is compiled once
+    for _ in range(rounds + 1):
         start = perf_counter()
-        subprocess.run([sys.executable, '-c', _COMMAND, 'predict', str(path), *(['--run', str(run)] if run else [])], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, '-c', _COMMAND, 'predict', str(path), *(['--run', str(run)] if run else [])], check=True, stdout=subprocess.DEVNULL, env=own)
         seconds.append(perf_counter() - start)
-    return seconds
+    return seconds[1:]
 
 def warm_predictions(model:EmotionModel, # a loaded model
                      clips:pd.DataFrame # a clip table

@@ -409,7 +409,7 @@ def demo_page(model:EmotionModel # see EmotionModel.load
         gr.Markdown(f'Model: {about_model(model.about)}.')
     return page
 
-# %% ../nbs/Prediction.ipynb #2794f202
+# %% ../nbs/Prediction.ipynb #888e2be9
 def serve_demo(model:EmotionModel, # see EmotionModel.load
                host:str='127.0.0.1', # address to listen at
                port:int=7860, # 0 = any that is free
@@ -422,6 +422,6 @@ def serve_demo(model:EmotionModel, # see EmotionModel.load
         import gradio as gr, uvicorn
         from fastapi import FastAPI
         plain = gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-        app = gr.mount_gradio_app(FastAPI(), page, path='/', max_file_size=f'{max_mb}mb', theme=plain)
+        app = gr.mount_gradio_app(FastAPI(), page, path='/', max_file_size=f'{max_mb}mb', theme=plain, ssr_mode=False, run_history=False, footer_links=[])
         print(f'http://{host}:{listening.getsockname()[1]}', flush=True)
         uvicorn.Server(uvicorn.Config(only_from_here(app), log_level='warning')).run(sockets=[listening])

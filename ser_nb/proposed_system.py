@@ -240,9 +240,9 @@ def labels_of(proba:np.ndarray # (n_clips, 16)
     "The most probable label of each clip"
     return np.array(LABELS)[proba.argmax(axis=1)]
 
-# %% ../nbs/Proposed_System.ipynb #2c157cd6
+# %% ../nbs/Proposed_System.ipynb #0391f73b
 def abstention(confidence:dict, # with risk_coverage: rows of coverage, threshold and accuracy
-               accuracy:float=.75 # share of the answers that shall be right
+               accuracy:float=.7 # share of the answers that shall be right
               ) -> dict: # threshold, and the coverage and accuracy measured with it; None where nothing was measured
     "The lowest confidence that is answered"
     rows = confidence.get('risk_coverage')

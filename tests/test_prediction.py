@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf
 
 from conftest import ROOT, SER_NB, no_traceback, ser_nb
+from ser_nb.benchmark import cold_start
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
 from ser_nb.prediction import EmotionModel, heard, predict_files, pretrained, sounds_without_speech
@@ -176,11 +177,7 @@ def test_a_folder_is_predicted_on_two_cores_as_file_by_file(data, model):
 
 
 def test_a_cold_process_answers_fast(one_sound):
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert ser_nb('predict', one_sound, *MODEL).returncode == 0
-        seconds.append(time.perf_counter() - start)
+    seconds = cold_start(one_sound, pretrained(), 5)
     assert min(seconds) < 3, seconds # a machine that others use; Benchmark has the figure
 
 
@@ -264,14 +261,20 @@ def page(tmp_path_factory, one_of_each):
     server.send_signal(signal.SIGINT); server.wait(20)
 
 
-def choose(page, path):
-    "Upload a file and wait for the answer to it"
-    before = page.locator('#answer').inner_text()
-    page.locator('#file input[type=file]').set_input_files(path)
-    for _ in range(300):
+def said(page): return answer.inner_text() if (answer := page.locator('#answer .ser')).count() else ''
+
+
+def answer_after(page, act, seconds=30):
+    "What the page says after something was done, once it says something new"
+    before = said(page)
+    act()
+    for _ in range(10 * seconds):
         page.wait_for_timeout(100)
-        if (now := page.locator('#answer').inner_text()) != before and '\n' in now.strip() or 'cannot be heard' in now: return now
-    raise AssertionError(f'no answer: {now!r}')
+        if (now := said(page)) and now != before: return now
+    raise AssertionError(f'no new answer: {before!r}')
+
+
+def choose(page, path): return answer_after(page, lambda: page.locator('#file input[type=file]').set_input_files(path))
 
 
 def on_page(page): return {e: float(page.locator(f'#answer [data-emotion={e}] span').nth(1).inner_text().rstrip('%')) / 100 for e in EMOTIONS}
@@ -296,13 +299,10 @@ def test_too_large_an_upload_is_refused(page, tmp_path):
 
 
 def test_the_microphone_is_heard(page):
-    before = page.locator('#answer').inner_text()
-    page.locator('#microphone').get_by_role('button', name=re.compile('record', re.I)).first.click()
-    page.wait_for_timeout(4500)
-    page.locator('#microphone').get_by_role('button', name=re.compile('stop', re.I)).first.click()
-    for _ in range(300):
-        page.wait_for_timeout(100)
-        if (now := page.locator('#answer').inner_text()) != before and '\n' in now: break
+    button = lambda name: page.locator('#microphone').get_by_role('button', name=re.compile(name, re.I)).first.click()
+    def record():
+        button('record'); page.wait_for_timeout(4500); button('stop')
+    now = answer_after(page, record)
     assert on_page(page)['angry'] == max(on_page(page).values()), now
 
 
