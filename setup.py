@@ -17,7 +17,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0', keywords=cfg['keywords'],
     packages=find_packages(include=[cfg['lib_path']]), python_requires=f">={cfg['min_python']}",
     install_requires=shlex.split(cfg['requirements']),
-    extras_require={extra: shlex.split(cfg[f'{extra}_requirements']) for extra in ('intel', 'stock', 'dask', 'opensmile', 'parquet', 'dev')},
+    extras_require={extra: shlex.split(cfg[f'{extra}_requirements']) for extra in ('intel', 'stock', 'dask', 'opensmile', 'parquet', 'demo', 'dev')},
     entry_points={'console_scripts': ['ser-nb=ser_nb.pipeline:main'], 'nbdev': [f"{cfg['lib_name']}=ser_nb._modidx:d"]},
     classifiers=['Programming Language :: Python :: 3', 'Topic :: Multimedia :: Sound/Audio :: Speech'],
 )

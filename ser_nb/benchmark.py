@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['take_turns', 'spread', 'extraction_speed', 'dask_scaling', 'extraction_memory', 'recording_memory', 'bytes_per_clip',
-           'million']
+           'million', 'cold_start', 'warm_predictions', 'prediction_speed']
 
-# %% ../nbs/Benchmark.ipynb #b02c8eae
-import shutil, subprocess, sys
+# %% ../nbs/Benchmark.ipynb #0bedf3bf
+import os, shutil, subprocess, sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
-from .feature_extraction import ABOUT, SR, article_features, extract, split, write_features, write_parquet
+from .feature_extraction import ABOUT, SR, article_features, extract, load, split, write_features, write_parquet
+from .prediction import EmotionModel, predict_files
 from .run_folder import progress
 
 # %% ../nbs/Benchmark.ipynb #c3eaff51
@@ -168,3 +169,42 @@ def million(cpu_ms:float, # CPU time of a clip on one core
            ) -> pd.Series: # core_hours, GB of each file, GB of memory
     "What the features of many clips cost"
     return pd.Series(dict(core_hours=n_clips * cpu_ms / 3.6e6, **{f'{k}_gb': n_clips * v / 1e9 for k, v in sizes.items()}, memory_gb=base / 1e3 + n_clips * growth / 1e9), name=f'{n_clips:,} clips').round(2)
+
+# %% ../nbs/Benchmark.ipynb #1b5e4470
+_COMMAND = 'from ser_nb.pipeline import main; main()'
+
+def cold_start(path:str|Path, # a sound file
+               run:str|Path='', # a run folder; '' = the newest, or the model that comes with the package
+               rounds:int=5 # repetitions
+              ) -> list: # seconds
+    "Time of `ser-nb predict FILE` in new processes, after one that compiles what it imports"
+    seconds, own = [], {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'} # as a user has it: what is imported is compiled once
+    for _ in range(rounds + 1):
+        start = perf_counter()
+        subprocess.run([sys.executable, '-c', _COMMAND, 'predict', str(path), *(['--run', str(run)] if run else [])], check=True, stdout=subprocess.DEVNULL, env=own)
+        seconds.append(perf_counter() - start)
+    return seconds[1:]
+
+def warm_predictions(model:EmotionModel, # a loaded model
+                     clips:pd.DataFrame # a clip table
+                    ) -> list: # milliseconds of each clip, decoding left out
+    "Time of one prediction after the other"
+    milliseconds = []
+    for path in clips.path:
+        signal = load(path)
+        start = perf_counter()
+        model.predict((signal, SR))
+        milliseconds.append((perf_counter() - start) * 1000)
+    return milliseconds
+
+# %% ../nbs/Benchmark.ipynb #d31068d9
+def prediction_speed(model:EmotionModel, # a loaded model
+                     clips:pd.DataFrame, # a clip table
+                     rounds:int=5, # repetitions
+                     n_jobs:int=2 # worker processes
+                    ) -> pd.DataFrame: # of take_turns
+    "Time the prediction of many files beside their extraction"
+    ways = {'extraction': lambda some: extract(some, n_jobs=n_jobs), 'extraction with functionals': lambda some: extract(some, n_jobs=n_jobs, more='functionals'),
+            'prediction': lambda some: list(predict_files(model, some.path.tolist(), n_jobs))}
+    for way in ways.values(): way(clips[:4 * n_jobs])
+    return take_turns(ways, clips, rounds)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['JOBS', 'RESULTS', 'notebook_path', 'job_parameters', 'convert', 'plan', 'JobFailed', 'run_job', 'main', 'run',
-           'kernel', 'audit', 'report', 'store_outputs', 'pages']
+           'kernel', 'audit', 'predict', 'demo', 'report', 'store_outputs', 'pages']
 
 # %% ../nbs/Pipeline.ipynb #bbb1776b
 import difflib, logging, os, shutil, sys, tempfile, time
@@ -14,12 +14,13 @@ import click
 
 from .run_folder import notebooks_dir, project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #a1376d87
+# %% ../nbs/Pipeline.ipynb #ce886acc
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
         'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
-        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv')})}
+        'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv'), 'train': ('model', '')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
@@ -47,7 +48,7 @@ def convert(name:str, # a parameter's name
         return kind(text)
     except (KeyError, ValueError): raise click.UsageError(f'parameter {name}: {text!r} is not {dict(bool="true or false", int="a whole number", float="a number")[kind.__name__]}') from None
 
-# %% ../nbs/Pipeline.ipynb #c47d5d25
+# %% ../nbs/Pipeline.ipynb #956f94eb
 def _known(name, names, what):
     "Refuse a name that is none of `names`, with the nearest one"
     if name in names: return
@@ -74,7 +75,7 @@ def plan(jobs:list, # names of jobs
         steps.append((job, ({} if smoke else JOBS[job]['full']) | handed | own | dict(out=str(out))))
     if data is not None:
         taker = next(((JOBS[j]['source'], p) for j, p in steps if JOBS[j]['source']), None)
-        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract or benchmark')
+        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract, predict or benchmark')
         taker[1][taker[0]] = _existing('--data', data)
     return steps
 
@@ -124,7 +125,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #6f04432f
+# %% ../nbs/Pipeline.ipynb #6b94c6d7
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -133,7 +134,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train, ladder, benchmark (default: train).
+    """Run notebooks as jobs: combine, extract, train, ladder, predict, benchmark (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -181,6 +182,97 @@ def audit(table):
     click.echo(pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example']).to_string(index=False) if found else 'nothing shared')
     sys.exit(int(any(f['severity'] == 'error' for f in found)))
 
+# %% ../nbs/Pipeline.ipynb #e2972162
+_COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue', angry='red', fearful='magenta', disgust='green', surprised='cyan')
+
+def _as_line(path, row, times):
+    "A row of the table on a terminal"
+    from ser_nb.prediction import EMOTIONS
+    place = f"{row['start_s']:8.1f} - {row['end_s']:8.1f} s  " if times else ''
+    name = path if len(path) <= 40 else '...' + path[-37:]
+    if row['confidence'] != row['confidence'] or row['reason'] == 'out of domain': return f"{name:40}  {place}{click.style('-', dim=True):19}  {row['reason']}" + (f" (distance {row['distance']:.1f})" if row['reason'] != 'silence' else '')
+    second = sorted(EMOTIONS, key=lambda e: -row[e])[1]
+    said = click.style(f"{row['emotion'] if row['answer'] else '(' + row['emotion'] + ')':11}", fg=_COLOURS[row['emotion']], bold=bool(row['answer']), dim=not row['answer'])
+    return f"{name:40}  {place}{said}  {row['confidence']:4.0%}  {row['gender']:6}  {row['gender_confidence']:4.0%}  then {second} {row[second]:.0%}" + (f"  {row['reason']}" if row['reason'] else '')
+
+def _show_rows(path, rows, form, times, first):
+    "Print rows as JSON, CSV or a table"
+    from ser_nb.prediction import as_dict
+    if form == 'csv': click.echo(rows.assign(file=path)[['file', *rows]].to_csv(index=False, header=first, float_format='%.6f', lineterminator='\n'), nl=False)
+    for row in rows.to_dict('records') if form != 'csv' else ():
+        if form == 'json':
+            import json
+            click.echo(json.dumps(as_dict(path, row), ensure_ascii=False))
+        else: click.echo(_as_line(path, row, times))
+
+# %% ../nbs/Pipeline.ipynb #ff86bf37
+def _sources(sounds, folder):
+    "(path, name to show) of every file that was asked for; (None, reason) of what has none"
+    for sound in sounds:
+        if sound == '-':
+            with open(path := os.path.join(folder, 'sound'), 'wb') as f: shutil.copyfileobj(sys.stdin.buffer, f)
+            yield path, '-'
+        elif not os.path.isdir(sound): yield sound, sound
+        else:
+            from ser_nb.prediction import sound_paths
+            try: yield from ((p, p) for p in sound_paths(sound))
+            except (ValueError, OSError) as e: yield None, f'{sound}: {e}'
+
+def _load_model(run):
+    "The model of a run, or a wrong call"
+    from ser_nb.prediction import EmotionModel
+    try: return EmotionModel.load(run)
+    except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
+
+def _save_timeline(folder, name, line, seconds):
+    "The picture of a time line, as FOLDER/NAME.png"
+    import matplotlib
+    matplotlib.use('Agg')
+    from ser_nb.prediction import plot_timeline
+    with replacing(Path(folder)/f'{"stdin" if name == "-" else Path(name).name}.png') as part: plot_timeline(line, seconds).savefig(part, format='png', dpi=110)
+
+# %% ../nbs/Pipeline.ipynb #f5ac362a
+@main.command()
+@click.argument('sounds', nargs=-1, required=True, metavar='FILE|DIR|-...')
+@click.option('--run', 'folder', default='', metavar='DIR', help='The run folder of a training; without it the newest, or the model that comes with the package.')
+@click.option('--json', 'form', flag_value='json', help='One object a line.')
+@click.option('--csv', 'form', flag_value='csv', help='Comma-separated values with a header.')
+@click.option('--timeline', is_flag=True, help='A row for every three seconds of what is longer than eight, in steps of one and a half.')
+@click.option('--plot', metavar='DIR', help='Save the time line of each file as a picture into DIR.')
+def predict(sounds, folder, form, timeline, plot):
+    """Emotion, gender as heard and confidence of sound: files, folders, or - for standard input.
+
+    In brackets: too unsure to be an answer. Exit code 1 where a file failed; the reason is on stderr."""
+    from ser_nb.prediction import about_model, predict_files
+    if '-' in sounds and sys.stdin.isatty(): raise click.UsageError('-: standard input is a terminal, not a sound')
+    model, failed, first = _load_model(folder), 0, True
+    if not form and sys.stdout.isatty(): click.secho(f'{model.run}: {about_model(model.about)}', dim=True, err=True)
+    with tempfile.TemporaryDirectory() as kept:
+        asked = list(_sources(sounds, kept))
+        names = iter([name for path, name in asked if path])
+        for reason in (name for path, name in asked if not path): click.echo(reason, err=True); failed += 1
+        for path, row, line in predict_files(model, [path for path, _ in asked if path]):
+            name = next(names)
+            if line is None: click.echo(f'{name}: {row}', err=True); failed += 1; continue
+            _show_rows(name, line if timeline and len(line) else row, form, timeline, first); first = False
+            if plot: _save_timeline(plot, name, line, row.end_s[0])
+    sys.exit(int(failed > 0))
+
+# %% ../nbs/Pipeline.ipynb #abebf1e0
+@main.command()
+@click.option('--run', 'folder', default='', metavar='DIR', help='The run folder of a training; without it the newest, or the model that comes with the package.')
+@click.option('--host', default='127.0.0.1', show_default=True, help='Address to listen at: another one lets others in.')
+@click.option('--port', default=7860, show_default=True, type=click.IntRange(0, 65535), help='0 takes any that is free.')
+@click.option('--max-mb', default=20, show_default=True, type=click.IntRange(1), help='Largest upload.')
+def demo(folder, host, port, max_mb):
+    "A page in the browser, for a microphone and files; nothing is kept."
+    from ser_nb.prediction import serve_demo
+    model = _load_model(folder)
+    try: serve_demo(model, host, port, max_mb)
+    except (ImportError, OSError) as e:
+        click.echo(f'demo: {e}', err=True)
+        sys.exit(1)
+
 # %% ../nbs/Pipeline.ipynb #dff6cd85
 @main.command()
 @click.argument('runs', nargs=-1, required=True, metavar='RUN...')
@@ -213,14 +305,15 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #1aa71e6f
-RESULTS = {'train': {'metrics.json': 'metrics.json', 'figures/confusion.png': 'confusion.png', 'figures/reliability.png': 'reliability.png'},
-           'ladder': {'metrics.json': 'ladder.json', 'figures/ladder.png': 'ladder.png'}} # what the README reads
+# %% ../nbs/Pipeline.ipynb #c633a45b
+RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
+                     **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
+           'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}} # the others are what the README reads
 
 def _store_run(run, nbs):
     "Copy a run's results and outputs into nbs/"
     for name, target in RESULTS.get(read_json(run/'metrics.json')['job'], {}).items():
-        with replacing(nbs/'results'/target) as part: shutil.copyfile(run/name, part)
+        with replacing(nbs/target) as part: shutil.copyfile(run/name, part)
     for executed in sorted((run/'notebooks').glob('*.ipynb')):
         store_outputs(executed, nbs/executed.name)
         click.echo(f'{executed.name}: stored')
