@@ -25,7 +25,7 @@ def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
     assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout and 'one core: times the speed of the article' in done.stdout
-    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'figures/confusion.png',
+    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
                  'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
@@ -34,6 +34,17 @@ def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(metrics['scores']['random_80_20']['ensemble'])
     assert metrics['data']['clips'] == 190 and metrics['parameters']['epochs'] == 2
     assert all(fingerprint(out/name) == sha for name, sha in metrics['files'].items()) and 'model.h5' in metrics['files']
+
+
+def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
+    out, _ = whole_way
+    page = (out/'report.html').read_text()
+    assert page.count('src="data:image/png') == len(list((out/'figures').glob('*.png'))) and 'src="http' not in page and '<script' not in page
+    assert all(model in page for model in ('ensemble', '1nn')) and read_json(out/'metrics.json')['versions']['tensorflow'] in page
+    done = ser_nb('report', out, out, '--out', tmp_path/'both.html')
+    assert done.returncode == 0 and 'random_80_20, ensemble, accuracy' in done.stdout and (tmp_path/'both.html').is_file()
+    done = ser_nb('report', tmp_path)
+    assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
 
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
