@@ -398,7 +398,7 @@ def save_model(network, # a trained network
     write_json(about, Path(folder)/'model.json')
     return about
 
-# %% ../nbs/Proposed_System.ipynb #088c09b7
+# %% ../nbs/Proposed_System.ipynb #bbec4a2c
 def _stored(path):
     "Weights by layer, and the mean and variance in the scaler's settings, of a Keras h5 file"
     import h5py
@@ -413,8 +413,8 @@ def holds_code(path:str|Path # a Keras h5 file
     "A layer that runs code of the file's own: a Lambda, or a class that is not Keras's"
     data = Path(path).read_bytes()
     if not data.startswith(b'\x89HDF'): return 'it is no HDF5 file'
-    found = re.search(rb'"class_name": *"(Lambda|__lambda__)"|"registered_name": *"([^"]*>[^"]*)"', data)
-    return (found[1] or found[2]).decode(errors='replace') if found else ''
+    found = re.search(rb'"class_name": *"(Lambda|__lambda__|[^"]*>[^"]*)"|"registered_name": *"([^"]*>[^"]*)"|"module": *"((?!keras|builtins)[^"]+)"', data)
+    return next(filter(None, found.groups())).decode(errors='replace') if found else ''
 
 def read_model_json(folder:str|Path # a run folder with model.h5 and model.json
                    ) -> dict: # what model.json holds
@@ -433,7 +433,7 @@ def read_model_json(folder:str|Path # a run folder with model.h5 and model.json
         if about[key] != ours: raise ValueError(f'{folder/"model.json"}: {key} are not those of this version, or in another order')
     return about
 
-# %% ../nbs/Proposed_System.ipynb #d709eb2e
+# %% ../nbs/Proposed_System.ipynb #7c55142d
 def load_model(folder:str|Path # a run folder with model.h5 and model.json
               ): # the trained network, raw features to 16 probabilities
     "Load a model, whichever environment wrote it"
@@ -444,5 +444,5 @@ def load_model(folder:str|Path # a run folder with model.h5 and model.json
         network = build_network(about['model'], first | dict(n_components=about['n_components']), about['settings'], about['temperature'])
         for layer in network.layers:
             if layer.weights and layer.name != 'scaler': layer.set_weights(weights[layer.name])
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as e: raise ValueError(f'{Path(folder)/"model.h5"}: not a model of this package ({e})') from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, StopIteration) as e: raise ValueError(f'{Path(folder)/"model.h5"}: not a model of this package ({e})') from None
     return network
