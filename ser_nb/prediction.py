@@ -193,7 +193,7 @@ class EmotionModel:
         found = _batch([what], self.columns, strict=True)
         return _rows(self, found, _lines(self, found))
 
-# %% ../nbs/Prediction.ipynb #5e038938
+# %% ../nbs/Prediction.ipynb #5d59f35b
 def predict_files(model:EmotionModel, # see EmotionModel.load
                   paths:list, # sound files
                   n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
@@ -206,10 +206,12 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
     for batch, found in zip(batches, progress(work, 'listening', len(batches))):
         good = [f for f in found if not isinstance(f, str)]
         lines = _lines(model, good)
-        rows, place = _rows(model, good, lines), iter(range(len(good)))
+        rows, bounds, k = _rows(model, good, lines), np.searchsorted(lines.source, range(len(good) + 1)), 0
         for path, f in zip(batch, found):
             if isinstance(f, str): yield path, f, None
-            else: yield path, rows.iloc[[k := next(place)]].reset_index(drop=True), lines[lines.source == k].drop(columns='source').reset_index(drop=True)
+            else:
+                yield path, rows.iloc[k:k + 1].reset_index(drop=True), lines.iloc[bounds[k]:bounds[k + 1], 1:].reset_index(drop=True)
+                k += 1
 
 # %% ../nbs/Prediction.ipynb #b7d7ba37
 def _notes(rng, t, hz, decay):
