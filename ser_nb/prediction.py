@@ -120,43 +120,57 @@ def heard(source, # a sound file, or (signal, sr): (n_samples,) or (n_samples, n
         starts.append(start); ends.append(start + len(w) / SR); X.append(signal_features(w, columns))
     return n.sum() / SR, starts, ends, np.array(X, np.float32).reshape(-1, len(columns))
 
-# %% ../nbs/Prediction.ipynb #561169db
+# %% ../nbs/Prediction.ipynb #5719ff46
 ANSWER = ('start_s', 'end_s', 'answer', 'emotion', 'confidence', 'gender', 'gender_confidence', 'reason', 'distance')
 _NOTHING = dict(answer='', emotion='', gender='', reason='silence')
+
+def _said(proba, distance, about):
+    "The columns of an answer, as arrays"
+    by_gender = proba.reshape(-1, len(GENDERS), len(EMOTIONS))
+    emotion, gender, threshold = by_gender.sum(axis=1), by_gender.sum(axis=2), (about['abstention'] or {}).get('threshold', 0)
+    best, sure, strange = np.array(EMOTIONS, object)[emotion.argmax(axis=1)], emotion.max(axis=1), distance > 1
+    unsure = (sure < threshold) & ~strange
+    return dict(answer=np.where(strange | unsure, '', best), emotion=np.where(strange, '', best), confidence=sure,
+                gender=np.where(strange, '', np.array(GENDERS, object)[gender.argmax(axis=1)]), gender_confidence=gender.max(axis=1),
+                reason=np.where(strange, 'out of domain', np.where(unsure, 'unsure', '')), distance=distance, **dict(zip(EMOTIONS, emotion.T)), **dict(zip(LABELS, proba.T)))
 
 def answers(proba:np.ndarray, # (n, 16) calibrated probabilities, in the order of LABELS
             distance:np.ndarray, # (n,) from the training clips, above 1 it is unlike them; NaN = not known
             about:dict # model.json
            ) -> pd.DataFrame: # ANSWER without the times, the probabilities of EMOTIONS and of LABELS
     "What a model says, and what it does not want to say"
-    by_gender = proba.reshape(-1, len(GENDERS), len(EMOTIONS))
-    emotion, gender, threshold = by_gender.sum(axis=1), by_gender.sum(axis=2), (about['abstention'] or {}).get('threshold', 0)
-    best, strange = np.array(EMOTIONS)[emotion.argmax(axis=1)], distance > 1
-    unsure = (emotion.max(axis=1) < threshold) & ~strange
-    table = pd.DataFrame(dict(answer=np.where(strange | unsure, '', best), emotion=np.where(strange, '', best), confidence=emotion.max(axis=1),
-                              gender=np.where(strange, '', np.array(GENDERS)[gender.argmax(axis=1)]), gender_confidence=gender.max(axis=1),
-                              reason=np.select([strange, unsure], ['out of domain', 'unsure'], ''), distance=distance))
-    return pd.concat([table, pd.DataFrame(emotion, columns=EMOTIONS), pd.DataFrame(proba, columns=LABELS)], axis=1)
+    return pd.DataFrame(_said(proba, distance, about))
 
-# %% ../nbs/Prediction.ipynb #c5e5e83f
+# %% ../nbs/Prediction.ipynb #2971b517
+def _batch(sources, columns, strict=False):
+    "What is heard in a few files or signals, on one thread of linear algebra; for a bad one its reason"
+    def tried(source):
+        try: return heard(source, columns)
+        except (ValueError, OSError) as e:
+            if strict: raise
+            return str(e)
+    with _linear_algebra().limit(limits=1): return [tried(source) for source in sources]
+
 def _lines(model, found):
     "Answers for every window of what was heard in several files, with the file's place in the column source"
     source = np.repeat(np.arange(len(found)), np.array([len(f[1]) for f in found], int))
     starts, ends = (np.concatenate([[], *(f[i] for f in found)]) for i in (1, 2))
     X = np.concatenate([np.empty((0, len(model.columns)), np.float32), *(f[3] for f in found)])
-    return pd.concat([pd.DataFrame(dict(source=source, start_s=starts, end_s=ends)), model.answers(X)], axis=1)
+    return pd.DataFrame(dict(source=source, start_s=starts, end_s=ends, **model.said(X)))
 
 def _rows(model, found, lines):
     "One answer for each of several files, from those of their windows"
-    speech = lines.reason != 'out of domain'
-    speech |= ~lines.source.isin(lines.source[speech]) # where no window is speech, all count
-    by = lines[speech].groupby('source')
-    proba, distance = by[list(LABELS)].mean().reindex(range(len(found))), by.distance.median().reindex(range(len(found)))
-    rows = answers(proba.to_numpy(np.float32), distance.to_numpy(), model.about)
-    rows.loc[proba.iloc[:, 0].isna(), list(_NOTHING)] = list(_NOTHING.values())
-    return pd.concat([pd.DataFrame(dict(start_s=0., end_s=[f[0] for f in found])), rows], axis=1)
+    times = dict(start_s=0., end_s=[f[0] for f in found])
+    if all(f[1] == [0.] for f in found): return lines.iloc[:, 1:].assign(end_s=times['end_s']) # clips
+    source, speech = lines.source.to_numpy(), (lines.reason != 'out of domain').to_numpy()
+    windows = [[i[speech[i]], i][not speech[i].any()] for i in (np.flatnonzero(source == k) for k in range(len(found)))] # where none is speech, all count
+    proba, distance = lines[list(LABELS)].to_numpy(), lines.distance.to_numpy()
+    mean = np.stack([proba[i].mean(axis=0) if len(i) else np.full(len(LABELS), np.nan, np.float32) for i in windows])
+    rows = pd.DataFrame(times | _said(mean, np.array([np.median(distance[i]) if len(i) else np.nan for i in windows]), model.about))
+    rows.loc[[not len(i) for i in windows], list(_NOTHING)] = list(_NOTHING.values())
+    return rows
 
-# %% ../nbs/Prediction.ipynb #a897e358
+# %% ../nbs/Prediction.ipynb #46c0aaa0
 class EmotionModel:
     "A trained run, ready to answer; several threads may ask it at the same time"
     def __init__(self, run:str|Path): # a run folder of the train job
@@ -167,26 +181,19 @@ class EmotionModel:
     def load(cls, run:str|Path=''): # '' = the newest run, or the model that comes with the package
         return cls(run or newest_run())
 
-    def answers(self, X): # (n, n_columns) features
-        if not len(X): return answers(np.empty((0, len(LABELS)), np.float32), np.empty(0), self.about)
-        return answers(self.proba(X), domain_distance(self.domain, X), self.about)
+    def said(self, X): # (n, n_columns) features; the columns of an answer, as arrays
+        if not len(X): return _said(np.empty((0, len(LABELS)), np.float32), np.empty(0), self.about)
+        return _said(self.proba(X), domain_distance(self.domain, X), self.about)
 
     def timeline(self, source): # a path, or (signal, sr); a row a window that is loud enough, of a clip one
-        return _lines(self, [heard(source, self.columns)]).drop(columns='source')
+        return _lines(self, _batch([source], self.columns, strict=True)).drop(columns='source')
 
     def predict(self, what): # a path, (signal, sr), or a table of features
-        if isinstance(what, pd.DataFrame): return pd.concat([what[['file'] if 'file' in what else []].reset_index(drop=True), self.answers(values_of(what, self.columns))], axis=1)
-        found = [heard(what, self.columns)]
+        if isinstance(what, pd.DataFrame): return pd.concat([what[['file'] if 'file' in what else []].reset_index(drop=True), pd.DataFrame(self.said(values_of(what, self.columns)))], axis=1)
+        found = _batch([what], self.columns, strict=True)
         return _rows(self, found, _lines(self, found))
 
-# %% ../nbs/Prediction.ipynb #fc0fc26b
-def _batch(paths, columns):
-    "What is heard in a few files; for a bad one its reason"
-    def tried(path):
-        try: return heard(path, columns)
-        except (ValueError, OSError) as e: return str(e)
-    with _linear_algebra().limit(limits=1): return [tried(path) for path in paths]
-
+# %% ../nbs/Prediction.ipynb #5d59f35b
 def predict_files(model:EmotionModel, # see EmotionModel.load
                   paths:list, # sound files
                   n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
@@ -199,10 +206,12 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
     for batch, found in zip(batches, progress(work, 'listening', len(batches))):
         good = [f for f in found if not isinstance(f, str)]
         lines = _lines(model, good)
-        rows, place = _rows(model, good, lines), iter(range(len(good)))
+        rows, bounds, k = _rows(model, good, lines), np.searchsorted(lines.source, range(len(good) + 1)), 0
         for path, f in zip(batch, found):
             if isinstance(f, str): yield path, f, None
-            else: yield path, rows.iloc[[k := next(place)]].reset_index(drop=True), lines[lines.source == k].drop(columns='source').reset_index(drop=True)
+            else:
+                yield path, rows.iloc[k:k + 1].reset_index(drop=True), lines.iloc[bounds[k]:bounds[k + 1], 1:].reset_index(drop=True)
+                k += 1
 
 # %% ../nbs/Prediction.ipynb #b7d7ba37
 def _notes(rng, t, hz, decay):
@@ -350,14 +359,14 @@ def _png(line, seconds):
         fig.savefig(file, format='png', dpi=100); plt.close(fig)
     return file.getvalue()
 
-# %% ../nbs/Prediction.ipynb #997020c7
+# %% ../nbs/Prediction.ipynb #bbbd017e
 def answer_upload(model:EmotionModel, # see EmotionModel.load
                   path:str # a file that was uploaded; it is deleted; None = there is none
                  ) -> str: # HTML
     "The answer to an upload, or a sentence that says why there is none"
     if not path: return ''
     try:
-        found = [heard(path, model.columns)]
+        found = _batch([path], model.columns, strict=True)
         lines = _lines(model, found)
         return as_html(_rows(model, found, lines).iloc[0], lines)
     except (ValueError, OSError) as e: return f'<div class="ser">{_STYLE}<p>This cannot be heard: {html.escape(str(e))}.</p></div>'

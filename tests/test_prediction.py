@@ -202,7 +202,7 @@ import sys
 from ser_nb.prediction import EmotionModel, heard
 model = EmotionModel.load(sys.argv[1])
 _, starts, _, X = heard(sys.argv[2], model.columns)
-model.answers(X)
+model.said(X)
 print(len(starts), next(int(l.split()[1]) / 2 ** 10 for l in open('/proc/self/status') if l.startswith('VmHWM')))
 '''
 
