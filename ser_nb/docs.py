@@ -31,7 +31,7 @@ class show_exported:
         do(what)
         if self.shell.exc: raise ValueError(f'no description: {what}') from self.shell.exc
 
-# %% ../nbs/Docs.ipynb #6794ccc5
+# %% ../nbs/Docs.ipynb #52ddedf2
 def _lower_case(folder):
     "Pages named as nbdev names them in links (`output-file`, which smalldocs does not read), and links to notebooks alike"
     names = [p.name for p in folder.glob('*.ipynb')]
@@ -54,7 +54,7 @@ def without_quarto(out:str|Path # the folder of the site; what was there is repl
         site = build(work, quiet=True)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(site.out, out)
-    return [w for w in site.warnings if not w.endswith(('output-file is not read by smalldocs', 'makes only html', 'keep-md is ignored'))]
+    return [w for w in site.warnings if not w.endswith(('output-file is not read by smalldocs', 'makes only html', 'keep-md is ignored', 'grid is ignored'))]
 
 # %% ../nbs/Docs.ipynb #c8366186
 def make_docs():
