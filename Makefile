@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train
 
-.PHONY: run test readme lab lock clean setup
+.PHONY: run test readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the main job: train on the embedded features, print the scores
@@ -24,6 +24,9 @@ readme: setup       ## README.md from nbs/index.ipynb and its stored outputs
 	$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | \
 	  $(BIN)/python -c "import re, sys; print(re.sub(r'\]\((?!https?:|\#)', '](nbs/', re.sub(r'\n{3,}', '\n\n', sys.stdin.read()).strip()))" > .part-README.md
 	mv .part-README.md README.md
+
+docs: setup         ## the site in _docs/, with Quarto or smalldocs
+	$(BIN)/python -W ignore -c 'from ser_nb.docs import make_docs; make_docs()'
 
 lab: setup          ## JupyterLab in nbs/
 	cd nbs && ../$(BIN)/jupyter lab
