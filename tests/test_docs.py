@@ -1,12 +1,15 @@
 "The site: nothing a reader follows leads nowhere, and pages can be read on a desk and on a phone"
-import functools, http.server, re, shutil, threading
+import functools, http.server, re, shutil, sys, threading
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, yaml
 
 from conftest import ROOT
 from ser_nb.docs import without_quarto
+
+pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()

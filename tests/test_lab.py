@@ -6,6 +6,8 @@ import nbformat, pytest
 
 from conftest import ROOT, ser_nb
 
+pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
+
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 MINUTES = 15 # for all cells, on a machine that others use too; by itself it takes about two
