@@ -39,12 +39,16 @@ def score_table(metrics:dict # of read_run
     rows = {(protocol, model): {k: _figure(s, k) for k in _SCORES} for protocol, models in metrics['scores'].items() for model, s in models.items()}
     return pd.DataFrame(rows, index=list(_SCORES)).T.rename_axis(['protocol', 'model'])
 
-# %% ../nbs/Report.ipynb #f3dd7674
+# %% ../nbs/Report.ipynb #8857679f
+def _seconds(metrics):
+    "(job, what, every repetition); what else a job keeps among its timings is no list of numbers"
+    return [(job, what, v) for job, t in metrics['timings'].items() for what, v in t.items() if isinstance(v, list) and v and all(isinstance(x, (int, float)) for x in v)]
+
 def _flat(metrics):
     "(part, name) -> text"
     rows = {('scores', f'{p}, {m}, {k}'): _figure(s, k) for p, models in metrics['scores'].items() for m, s in models.items() for k in _SCORES if k in s}
     rows |= {(part, k): str(v) for part in ('parameters', 'versions', 'machine') for k, v in metrics[part].items()}
-    return rows | {('seconds', f'{job}, {k}'): f'{pd.Series(v).median():.1f}' for job, t in metrics['timings'].items() for k, v in t.items() if v}
+    return rows | {('seconds', f'{job}, {what}'): f'{pd.Series(v).median():.1f}' for job, what, v in _seconds(metrics)}
 
 def compare_runs(runs # run folders
                 ) -> pd.DataFrame: # by part and name: a column a run
@@ -77,7 +81,7 @@ def _render(title, about, parts):
     import jinja2
     return jinja2.Environment(autoescape=True).from_string(_PAGE).render(title=title, about=about, parts=parts, style=_STYLE)
 
-# %% ../nbs/Report.ipynb #59c306f6
+# %% ../nbs/Report.ipynb #76fc762b
 def _rows(table):
     "Column names and rows of a table, its index in front"
     flat = table.reset_index()
@@ -94,7 +98,7 @@ def report_html(run:str|Path # a run folder
     m = read_run(run)
     images = [(p.stem.replace('_', ' '), base64.b64encode(p.read_bytes()).decode()) for p in sorted((Path(run)/'figures').glob('*.png'))]
     found = pd.DataFrame(m.get('audit', []), columns=['kind', 'severity', 'clips', 'example'])
-    seconds = [(job, k, len(v), f'{pd.Series(v).median():.2f}') for job, t in m['timings'].items() for k, v in t.items() if v]
+    seconds = [(job, what, len(v), f'{pd.Series(v).median():.2f}') for job, what, v in _seconds(m)]
     parts = [('Scores', _MEANS, _rows(score_table(m)), ())] if m['scores'] else []
     parts += [('What the halves share', "The linter's findings: an error flatters the score, a note says what the protocol allows.", _rows(found.set_index('kind')), ())] if len(found) else []
     parts += [('Pictures', '', None, images)] if images else []
