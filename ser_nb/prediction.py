@@ -35,7 +35,7 @@ def newest_run(runs:str|Path='' # a folder of run folders; '' = runs/ of the pro
     found = [p.parent for p in (Path(runs) if runs else project_dir()/'runs').glob('*/model.json') if all((p.parent/name).is_file() for name in ('model.h5', *LIGHT))]
     return max(found, key=lambda run: (run/'model.json').stat().st_mtime, default=pretrained())
 
-# %% ../nbs/Prediction.ipynb #5ab6f89a
+# %% ../nbs/Prediction.ipynb #fb60dd57
 _RUNTIME = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1, 'PERFORMANCE_HINT': 'LATENCY'}
 
 def light_network(run:str|Path # a run folder
@@ -45,7 +45,8 @@ def light_network(run:str|Path # a run folder
     core = ov.Core()
     try: network = core.compile_model(core.read_model(Path(run)/LIGHT[0]), 'CPU', _RUNTIME)
     except RuntimeError as e: raise ValueError(f'{Path(run)/LIGHT[0]}: not a network that OpenVINO reads ({str(e).strip().splitlines()[-1]})') from None
-    def proba(X): return network.create_infer_request().infer([np.ascontiguousarray(X, np.float32)])[0].copy()
+    def proba(X): # some rows at a time: memory stays flat
+        return np.concatenate([network.create_infer_request().infer([np.ascontiguousarray(X[i:i + 64], np.float32)])[0] for i in range(0, max(len(X), 1), 64)])
     return proba
 
 # %% ../nbs/Prediction.ipynb #243f44f8

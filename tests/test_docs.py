@@ -15,7 +15,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def site(tmp_path_factory):
     "The site, rendered by smalldocs"
     out = tmp_path_factory.mktemp('docs')/'site'
@@ -39,7 +39,7 @@ class Page(HTMLParser):
         self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def pages(site): return {p.name: Page(p) for p in site.glob('*.html')}
 
 
@@ -77,7 +77,7 @@ def test_functions_are_described_with_their_parameters_and_link_to_their_source(
 
 # in a browser
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def browser(site):
     "Opens a page of the site; what comes from elsewhere (fonts, the script for formulas) is answered with nothing"
     if not CHROMIUM: pytest.skip('Chromium is not installed (Debian: apt-get install chromium)')

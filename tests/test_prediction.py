@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf
 
 from conftest import ROOT, SER_NB, no_traceback, ser_nb
-from ser_nb.benchmark import cold_start
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
 from ser_nb.prediction import EmotionModel, heard, predict_files, pretrained, sounds_without_speech
@@ -174,11 +173,6 @@ def test_a_folder_is_predicted_on_two_cores_as_file_by_file(data, model):
     one, two = ([t.iloc[0] for _, t, _ in predict_files(model, paths, n)] for n in (1, 2))
     pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(two))
     assert len(from_json(ser_nb('predict', folder, '--json', *MODEL))) == len(paths) == 44
-
-
-def test_a_cold_process_answers_fast(one_sound):
-    seconds = cold_start(one_sound, pretrained(), 5)
-    assert min(seconds) < 3, seconds # a machine that others use; Benchmark has the figure
 
 
 # long recordings
