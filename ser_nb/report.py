@@ -39,7 +39,7 @@ def score_table(metrics:dict # of read_run
     rows = {(protocol, model): {k: _figure(s, k) for k in _SCORES} for protocol, models in metrics['scores'].items() for model, s in models.items()}
     return pd.DataFrame(rows, index=list(_SCORES)).T.rename_axis(['protocol', 'model'])
 
-# %% ../nbs/Report.ipynb #8857679f
+# %% ../nbs/Report.ipynb #b9bf19aa
 def _seconds(metrics):
     "(job, what, every repetition); what else a job keeps among its timings is no list of numbers"
     return [(job, what, v) for job, t in metrics['timings'].items() for what, v in t.items() if isinstance(v, list) and v and all(isinstance(x, (int, float)) for x in v)]
@@ -47,7 +47,8 @@ def _seconds(metrics):
 def _flat(metrics):
     "(part, name) -> text"
     rows = {('scores', f'{p}, {m}, {k}'): _figure(s, k) for p, models in metrics['scores'].items() for m, s in models.items() for k in _SCORES if k in s}
-    rows |= {(part, k): str(v) for part in ('parameters', 'versions', 'machine') for k, v in metrics[part].items()}
+    rows |= {('parameters', f'{job}, {k}'): str(v) for job, given in metrics['parameters'].items() for k, v in given.items()}
+    rows |= {(part, k): str(v) for part in ('versions', 'machine') for k, v in metrics[part].items()}
     return rows | {('seconds', f'{job}, {what}'): f'{pd.Series(v).median():.1f}' for job, what, v in _seconds(metrics)}
 
 def compare_runs(runs # run folders
@@ -81,7 +82,7 @@ def _render(title, about, parts):
     import jinja2
     return jinja2.Environment(autoescape=True).from_string(_PAGE).render(title=title, about=about, parts=parts, style=_STYLE)
 
-# %% ../nbs/Report.ipynb #76fc762b
+# %% ../nbs/Report.ipynb #f5937bf5
 def _rows(table):
     "Column names and rows of a table, its index in front"
     flat = table.reset_index()
@@ -102,7 +103,7 @@ def report_html(run:str|Path # a run folder
     parts = [('Scores', _MEANS, _rows(score_table(m)), ())] if m['scores'] else []
     parts += [('What the halves share', "The linter's findings: an error flatters the score, a note says what the protocol allows.", _rows(found.set_index('kind')), ())] if len(found) else []
     parts += [('Pictures', '', None, images)] if images else []
-    parts += [('Settings', '', _pairs(m['parameters']), ()), ('Data', '', _pairs(m.get('data', {})), ()),
+    parts += [('Settings', '', (('job', 'name', 'value'), [(job, k, str(v)) for job, given in m['parameters'].items() for k, v in given.items()]), ()), ('Data', '', _pairs(m.get('data', {})), ()),
               ('Times', '', (('job', 'what', 'repetitions', 'median seconds'), seconds), ()),
               ('Environment', '', _pairs(m['machine'] | m['versions']), ()), ('Files', '', _pairs(m.get('files', {}), ('file', 'SHA-256')), ())]
     return _render(f"Run {m['name']}", f"Jobs: {m['job']}; {m['machine'].get('date', '')}", [p for p in parts if p[3] or p[2] and p[2][1]])

@@ -129,7 +129,7 @@ def save_figure(fig, # a matplotlib figure
     with replacing(Path(folder)/'figures'/f'{name}.png') as part:
         fig.savefig(part, format='png', dpi=110, bbox_inches='tight', metadata={'Software': None})
 
-# %% ../nbs/Run_Folder.ipynb #ba28fa21
+# %% ../nbs/Run_Folder.ipynb #90619669
 METRICS_KEYS = ('job', 'parameters', 'versions', 'machine', 'data', 'scores', 'timings', 'audit', 'files')
 
 def record(folder:str|Path, # the run folder
@@ -145,7 +145,7 @@ def record(folder:str|Path, # the run folder
     path = Path(folder)/'metrics.json'
     old = read_json(path) if path.exists() else {}
     jobs = [j for j in old.get('job', '').split() if j != job] + [job]
-    new = dict(parameters=parameters, data=data or {}, scores=scores or {}, timings={job: timings or {}},
+    new = dict(parameters={job: parameters}, data=data or {}, scores=scores or {}, timings={job: timings or {}},
                files={f: fingerprint(Path(folder)/f) for f in files})
     merged = {k: {**old.get(k, {}), **v} for k, v in new.items()}
     merged |= dict(job=' '.join(jobs), versions=versions(), machine=machine(),
