@@ -63,9 +63,9 @@ def plot_variance(reduction:dict # of fit_reduction
     sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Proposed_System.ipynb #07f85d35
+# %% ../nbs/Proposed_System.ipynb #2cd256bf
 MODELS = {'ensemble': dict(members=3, units=[512, 256], limit=4., dropout=.5, epochs=16, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, smoothing=.1,
-                           variance=.98, gamma=.4, ridge=.01, kernel_weight=8., support=8000, held_out='speakers'),
+                           variance=.98, gamma=.5, ridge=.03, kernel_weight=8., support=8000, held_out='speakers'),
           'article': dict(variance=.95, places=8, channels=128, filters=[256], kernel_size=3, dense=256, dropout=.05, l1=1e-8, l2=1e-7,
                           epochs=30, batch_size=64, learning_rate=2e-3, patience=20, smoothing=.1, held_out='clips')}
 
@@ -116,12 +116,13 @@ def _members(z, s):
         if not last: z = L.Reshape((K * units[i],), name=f'flat_{i + 1}')(z)
     return z
 
-# %% ../nbs/Proposed_System.ipynb #b97e5983
+# %% ../nbs/Proposed_System.ipynb #c46fbc07
 def _kernel_machine(z, first):
     "(n, 16) scores of a kernel machine"
     L, z = _keras().layers, _keras().layers.Dense(first['n_components'], name='pca')(z)
     product, own = L.Dense(first['n_support'], name='support')(z), L.Dense(1, use_bias=False, name='length')(L.Multiply(name='squares')([z, z]))
-    return L.Dense(len(LABELS), use_bias=False, name='kernel')(L.Activation('exponential', name='similarity')(L.Add(name='distance')([product, own])))
+    similarity = L.Activation('exponential', name='similarity')(L.Add(name='distance')([product, own]))
+    return L.Dense(len(LABELS), name='kernel')(L.Rescaling(1., -.5, name='centre')(similarity)) # _put_together adds the half as a bias
 
 def _ensemble_network(first, s, temperature):
     "Dense networks and a kernel machine, one answer"
@@ -225,7 +226,7 @@ def _fit_kernel(Z, y, s):
     some = np.random.default_rng(0).permutation(len(Z))[:s['support']] # memory grows with the square
     return make_pipeline(PCA(s['variance'], svd_solver='full'), KernelRidge(alpha=s['ridge'], kernel='rbf', gamma=gamma)).fit(Z[some], y[some])
 
-# %% ../nbs/Proposed_System.ipynb #585d28da
+# %% ../nbs/Proposed_System.ipynb #bba33cc1
 def _put_together(network, kernel, first, s):
     "The whole ensemble of its trained parts"
     pca, ridge = (step for _, step in kernel.steps)
@@ -234,7 +235,7 @@ def _put_together(network, kernel, first, s):
     for layer in network.layers:
         if layer.weights and layer.name != 'scaler': whole.get_layer(layer.name).set_weights(layer.get_weights())
     for name, weights in dict(pca=[pca.components_.T, -pca.mean_ @ pca.components_.T], support=[2 * gamma * Z.T, -gamma * (Z ** 2).sum(axis=1)],
-                              length=[np.full((Z.shape[1], 1), -gamma)], kernel=[ridge.dual_coef_]).items():
+                              length=[np.full((Z.shape[1], 1), -gamma)], kernel=[ridge.dual_coef_, .5 * ridge.dual_coef_.sum(axis=0)]).items():
         whole.get_layer(name).set_weights([np.float32(w) for w in weights])
     return whole
 
@@ -353,8 +354,8 @@ def domain_of(about:dict # model.json
     d = {k: np.array(v.split(), float) for k, v in about['domain'].items()}
     return d | dict(axes=d['axes'].reshape(len(d['mean']), -1), places=d['places'].astype(int))
 
-# %% ../nbs/Proposed_System.ipynb #dd7e621e
-MODEL_FORMAT = 3
+# %% ../nbs/Proposed_System.ipynb #7112a3b9
+MODEL_FORMAT = 4
 _RAVDESS = 'RAVDESS (Livingstone & Russo 2018, doi:10.1371/journal.pone.0196391), CC BY-NC-SA 4.0: not for commercial use'
 LICENCES = dict(ravdess_speech=_RAVDESS, ravdess_song=_RAVDESS, tess='TESS (Pichora-Fuller & Dupuis 2020, doi:10.5683/SP2/E8H2MF), CC BY-NC-ND 4.0: not for commercial use')
 LIGHT = ('model.xml', 'model.bin')

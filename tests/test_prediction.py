@@ -56,13 +56,13 @@ def test_the_light_network_gives_keras_probabilities_on_the_whole_test_set_in_bo
         done = subprocess.run([python, '-c', PROBABILITIES, pretrained(), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         light, keras = np.load(tmp_path/f'{i}.npy')
-        assert light.shape == (1051, 16) and abs(light - keras).max() < 5e-4, (python, abs(light - keras).max())
+        assert light.shape == (1051, 16) and abs(light - keras).max() < 1e-4, (python, abs(light - keras).max())
 
 
 def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     out, _ = whole_way
     own, test = EmotionModel.load(out), read_features(out)[1]
-    np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=5e-4)
+    np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
     assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
 
