@@ -8,7 +8,7 @@ __all__ = ['WINDOW', 'HOP', 'LONGEST', 'ANSWER', 'pretrained', 'newest_run', 'li
            'plot_timeline', 'as_dict', 'sound_paths', 'about_model', 'as_file', 'listen', 'as_html', 'answer_upload',
            'only_from_here', 'demo_page', 'serve_demo']
 
-# %% ../nbs/Prediction.ipynb #58a4de66
+# %% ../nbs/Prediction.ipynb #c3298ea0
 import html, io, os, re, tempfile, threading
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,7 +19,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from .combining_datasets import EMOTIONS, GENDERS, LABELS, SOUND_SUFFIXES, find_files
-from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, MORE, SR, _linear_algebra, _signal_blocks, _sound, decibels, features, magnitudes,
+from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, MORE, SR, _linear_algebra, _signal_blocks, _sound, decibels, features, load, magnitudes,
                                        mel_spectrogram, to_signal)
 from .proposed_system import LIGHT, domain_distance, domain_of, read_model_json, values_of
 from .run_folder import notebooks_dir, progress, project_dir
@@ -267,14 +267,14 @@ def sentence(row # a row of answers
     if row.reason in ('silence', 'out of domain'): return {'silence': 'Silence', 'out of domain': f'Not like the speech it learnt from (distance {row.distance:.1f})'}[row.reason]
     return f"{row.emotion} ({row.confidence:.0%}{', too unsure' if row.reason else ''}), {row.gender} voice ({row.gender_confidence:.0%})"
 
-# %% ../nbs/Prediction.ipynb #037895d5
+# %% ../nbs/Prediction.ipynb #94b8f4ec
 def plot_timeline(line:pd.DataFrame, # of EmotionModel.timeline
                   seconds:float # length of the recording
                  ): # a figure
     "The probabilities of the emotions over time"
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(10, 2.8), layout='constrained')
-    steps, middle = np.arange(0, max(seconds, HOP), HOP / 2), (line.start_s + line.end_s).to_numpy() / 2
+    steps = np.arange(0, max(seconds, HOP), HOP / 2)
     image = np.full((len(EMOTIONS), len(steps)), np.nan)
     speech, strange = line.reason != 'out of domain', line[line.reason == 'out of domain']
     for row in line[speech].to_dict('records'):
