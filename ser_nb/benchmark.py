@@ -6,8 +6,8 @@
 __all__ = ['take_turns', 'spread', 'extraction_speed', 'dask_scaling', 'extraction_memory', 'recording_memory', 'bytes_per_clip',
            'million', 'cold_start', 'warm_predictions', 'prediction_speed']
 
-# %% ../nbs/Benchmark.ipynb #0bedf3bf
-import os, shutil, subprocess, sys
+# %% ../nbs/Benchmark.ipynb #dd757ba1
+import os, subprocess, sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
