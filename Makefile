@@ -16,6 +16,9 @@ setup: $(VENV)/.ready
 run: setup          ## the main job: train on the embedded features, print the scores
 	$(BIN)/ser-nb run $(JOBS)
 
+# two workers side by side: threads of their own would only wait for each other
+test: export OMP_NUM_THREADS = 1
+test: export OPENBLAS_NUM_THREADS = 1
 test: $(VENV)/.librosa ## every test: the notebooks' own, then pytest
 	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest
