@@ -14,11 +14,12 @@ import click
 
 from .run_folder import notebooks_dir, project_dir, read_json, replacing, write_json
 
-# %% ../nbs/Pipeline.ipynb #ce886acc
+# %% ../nbs/Pipeline.ipynb #d4aadded
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
         'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
+        'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', '')}),
         'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
         'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv'), 'train': ('model', '')})}
 
@@ -125,7 +126,7 @@ def _show_scores(metrics):
             spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
             click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
 
-# %% ../nbs/Pipeline.ipynb #6b94c6d7
+# %% ../nbs/Pipeline.ipynb #acc4df1f
 @main.command()
 @click.argument('jobs', nargs=-1, metavar='[JOB]...')
 @click.option('-p', '--parameter', 'given', nargs=2, multiple=True, metavar='NAME VALUE', help='Set a parameter of the jobs; may be repeated.')
@@ -134,7 +135,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train, ladder, predict, benchmark (default: train).
+    """Run notebooks as jobs: combine, extract, train, ladder, baselines, predict, benchmark (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -305,10 +306,10 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #c633a45b
+# %% ../nbs/Pipeline.ipynb #d22ddbfd
 RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
                      **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
-           'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}} # the others are what the README reads
+           'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'}} # the others are what the README reads
 
 def _store_run(run, nbs):
     "Copy a run's results and outputs into nbs/"

@@ -58,9 +58,9 @@ def fingerprint(data # a DataFrame, or a file's path
             while block := f.read(1 << 20): sha.update(block)
     return sha.hexdigest()
 
-# %% ../nbs/Run_Folder.ipynb #8e3c1f19
+# %% ../nbs/Run_Folder.ipynb #d10894b7
 _PACKAGES = ('ser_nb numpy scipy pandas scikit-learn scikit-learn-intelex librosa soundfile soxr tensorflow keras '
-             'intel-extension-for-tensorflow').split()
+             'intel-extension-for-tensorflow openvino lightgbm optuna skops xgboost xgboost-cpu').split()
 
 def versions() -> dict: # package -> version, those that are installed
     "The versions that can change a result"

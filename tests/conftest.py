@@ -1,10 +1,8 @@
-"What the tests share: the real corpora, a smoke run, and the other environment"
+"What the tests share: the real corpora, the command, and a cache of their own"
 import os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
-
-from ser_nb.pipeline import JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get('SER_NB_DATA', ROOT.parent/'shared'/'data'))
@@ -23,13 +21,9 @@ def ser_nb(*args, cwd=ROOT, **kw):
     return subprocess.run([SER_NB, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=900, **kw)
 
 
-@pytest.fixture(scope='session')
-def whole_way(tmp_path_factory):
-    "A smoke run of every job, from sound to model, on the built-in sample of tones"
-    out = tmp_path_factory.mktemp('whole_way')/'run'
-    done = ser_nb('run', *JOBS, '--smoke', '--out', out)
-    assert done.returncode == 0, done.stderr
-    return out, done
+def pythons():
+    "This environment's Python, and that of the other where it is there"
+    return sorted({Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()})
 
 
 def no_traceback(done):

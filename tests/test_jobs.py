@@ -1,13 +1,17 @@
 "Jobs end to end: what a user calls, and what is there afterwards"
-import json, subprocess, sys
-from pathlib import Path
+import json, os, subprocess, sys
 
-import nbformat, pytest
+import nbformat, numpy as np, pandas as pd, pytest
 from click.testing import CliRunner
 from papermill import inspect_notebook
 
-from conftest import ROOT, ser_nb, no_traceback
+from conftest import ROOT, no_traceback, pythons, ser_nb
+from ser_nb.baselines import load_classifier
+from ser_nb.combining_datasets import LABELS, sample_corpus
+from ser_nb.feature_extraction import FEATURES, read_features
 from ser_nb.pipeline import JOBS, main, notebook_path, run_job
+from ser_nb.prediction import EmotionModel
+from ser_nb.proposed_system import load_model, predict_proba
 from ser_nb.run_folder import METRICS_KEYS, fingerprint, read_json
 
 
@@ -22,11 +26,20 @@ def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
     assert all(p['help'] and p['inferred_type_name'] in ('str', 'int', 'float', 'bool') for p in found.values())
 
 
+@pytest.fixture(scope='module')
+def whole_way(tmp_path_factory):
+    "A smoke run of every job, from sound to model, on the built-in sample of tones"
+    out = tmp_path_factory.mktemp('whole_way')/'run'
+    done = ser_nb('run', *JOBS, '--smoke', '--out', out)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
     assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout and 'one core: times the speed of the article' in done.stdout
     for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
-                 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
+                 'baseline.skops', 'baseline.json', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
@@ -66,16 +79,39 @@ np.save(sys.argv[2], predict_proba(load_model(sys.argv[1]), read_features(sys.ar
 
 
 def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path):
-    import numpy as np
-    from ser_nb.feature_extraction import read_features
-    from ser_nb.proposed_system import load_model, predict_proba
     out, _ = whole_way
-    pythons = {Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()}
     here = predict_proba(load_model(out), read_features(out)[1])
-    for i, python in enumerate(sorted(pythons)):
+    for i, python in enumerate(pythons()):
         done = subprocess.run([python, '-c', PREDICT, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), here, atol=1e-5, err_msg=str(python))
+
+
+def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
+    out, _ = whole_way
+    own, test = EmotionModel.load(out), read_features(out)[1]
+    np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
+    predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
+    assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
+
+
+def test_a_saved_classifier_is_read_by_a_new_process_without_the_extension(whole_way, tmp_path):
+    out, _ = whole_way
+    code = '''import sys; sys.modules['sklearnex'] = None
+import numpy as np; from ser_nb.baselines import load_classifier, values_of; from ser_nb.feature_extraction import FEATURES, read_features
+np.save(sys.argv[2], load_classifier(sys.argv[1]).predict_proba(values_of(read_features(sys.argv[1])[1], list(FEATURES))))'''
+    X = read_features(out)[1][list(FEATURES)].to_numpy(np.float32)
+    for i, python in enumerate(pythons()):
+        done = subprocess.run([python, '-c', code, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, (python, done.stderr)
+        np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), load_classifier(out).predict_proba(X), atol=1e-6, err_msg=str(python))
+
+
+def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
+    metrics = read_json(whole_way[0]/'metrics.json')
+    assert {'ensemble', '1nn', 'knn', 'v1'} <= set(metrics['scores']['random_80_20'])
+    assert all('accuracy_ci' in metrics['scores']['random_80_20'][n] for n in ('ensemble', 'knn'))
+    assert {'ensemble', 'knn'} <= set(metrics['scores']['random_80_20_ravdess'])
 
 
 def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whole_way, tmp_path):
@@ -106,7 +142,6 @@ def test_the_command_itself_ends_with_code_2():
 
 
 def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_without_it_the_rest_comes_out(tmp_path):
-    from ser_nb.combining_datasets import sample_corpus
     corpus = sample_corpus(tmp_path/'corpus', words=0)
     (corpus/'Actor_01'/'03-01-09-01-01-01-01.wav').write_bytes((corpus/'Actor_01'/'03-01-08-01-01-01-01.wav').read_bytes())
     (corpus/'OAF_bar_fear.wav').touch()
@@ -120,7 +155,6 @@ def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_witho
 
 
 def test_the_kernel_is_registered_for_this_environment(tmp_path):
-    import os
     done = ser_nb('kernel', '--name', 'ser_nb_test', env={**os.environ, 'JUPYTER_DATA_DIR': str(tmp_path), 'HOME': str(tmp_path)})
     assert done.returncode == 0, done.stderr
     spec = json.loads(next(tmp_path.rglob('kernel.json')).read_text())

@@ -1,14 +1,14 @@
 "From sound to an answer: the command, the notebook, the page in a real browser, and models that are not what they say"
-import csv, io, json, os, re, shutil, signal, subprocess, sys, time
+import io, json, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, soundfile as sf
 
-from conftest import ROOT, SER_NB, no_traceback, ser_nb
+from conftest import SER_NB, no_traceback, pythons, ser_nb
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
-from ser_nb.prediction import EmotionModel, heard, predict_files, pretrained, sounds_without_speech
-from ser_nb.proposed_system import load_model, predict_proba, read_model_json, values_of
+from ser_nb.prediction import EmotionModel, predict_files, pretrained, sounds_without_speech
+from ser_nb.proposed_system import load_model
 from ser_nb.run_folder import fingerprint, read_json, write_json
 
 MODEL = ('--run', pretrained())
@@ -44,27 +44,28 @@ PROBABILITIES = '''
 import sys, numpy as np
 from ser_nb.feature_extraction import read_features
 from ser_nb.prediction import light_network
-from ser_nb.proposed_system import load_model, predict_proba, read_model_json, values_of
+from ser_nb.proposed_system import load_model
 test = read_features()[1]
 np.save(sys.argv[2], [light_network(sys.argv[1])(values_of(test, read_model_json(sys.argv[1])['features'])), predict_proba(load_model(sys.argv[1]), test)])
 '''
 
 
 def test_the_light_network_gives_keras_probabilities_on_the_whole_test_set_in_both_environments(tmp_path):
-    pythons = {Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()}
-    for i, python in enumerate(sorted(pythons)):
+    for i, python in enumerate(pythons()):
         done = subprocess.run([python, '-c', PROBABILITIES, pretrained(), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         light, keras = np.load(tmp_path/f'{i}.npy')
         assert light.shape == (1051, 16) and abs(light - keras).max() < 1e-4, (python, abs(light - keras).max())
 
 
-def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
-    out, _ = whole_way
-    own, test = EmotionModel.load(out), read_features(out)[1]
-    np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
-    predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
-    assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
+def test_the_button_of_the_notebook_answers_with_the_sound_and_its_picture(model, one_of_each, capsys):
+    from ser_nb.prediction import listen
+    button = listen(model).children[0]
+    send = lambda name, content: setattr(button, 'value', [dict(name=name, type='audio/flac', size=len(content), content=memoryview(content), last_modified=0)])
+    send('a.flac', open(one_of_each[0], 'rb').read())
+    assert 'Audio' in (said := capsys.readouterr().out) and 'Figure' in said
+    send('b.flac', b'no sound')
+    assert re.match('b.flac: .+', capsys.readouterr().out)
 
 
 def test_prediction_imports_no_tensorflow_librosa_or_scikit_learn(tmp_path):

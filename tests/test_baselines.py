@@ -1,0 +1,66 @@
+"Baselines: what only whole runs and processes that die can show"
+import json, os, signal, subprocess, sys, time
+
+import pytest
+
+from conftest import ROOT, ser_nb, no_traceback
+from ser_nb.baselines import SPACES, read_parameters, tune_classifier
+from ser_nb.feature_extraction import read_features
+from ser_nb.run_folder import fingerprint, read_json
+
+TUNE = '''
+import sys
+from ser_nb.baselines import tune_classifier
+from ser_nb.feature_extraction import read_features
+tune_classifier('dt', read_features()[0], trials=int(sys.argv[2]), storage=sys.argv[1])
+'''
+
+
+def test_a_study_that_was_killed_goes_on_where_it_was(tmp_path):
+    url = f'sqlite:///{tmp_path/"studies.db"}'
+    running = subprocess.Popen([sys.executable, '-c', TUNE, url, '1000'])
+    trials = lambda: tune_classifier('dt', read_features()[0], trials=1, storage=url).trials
+    kept = lambda ts: {t.number: t.value for t in ts if t.state.is_finished()}
+    end = time.monotonic() + 60
+    while not (tmp_path/'studies.db').exists() or len(kept(trials())) < 4:
+        assert time.monotonic() < end and running.poll() is None
+        time.sleep(.3)
+    running.send_signal(signal.SIGKILL); running.wait()
+    before = kept(trials())
+    done = subprocess.run([sys.executable, '-c', TUNE, url, str(len(before) + 3)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = kept(trials())
+    assert len(after) == len(before) + 3 and before.items() <= after.items()
+
+
+def test_the_collected_parameters_come_from_fifty_trials_of_each_classifier_on_the_shipped_training_rows():
+    collected = read_parameters()
+    assert set(collected) == set(SPACES)
+    rows = fingerprint(read_features()[0])[:8]
+    for name, study in collected.items():
+        assert study['trials'] >= 50 and len(study['history']) == study['trials'] and study['study'].endswith(rows), name
+        assert {'date', 'versions', 'score', 'score_sd'} <= set(study)
+
+
+def test_tuning_in_a_job_writes_parameters_that_another_job_takes(tmp_path):
+    done = ser_nb('run', 'baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', 0, '-p', 'tune', 'true', '-p', 'trials', 3, '--out', tmp_path/'a')
+    assert done.returncode == 0, done.stderr
+    assert {'studies.db', 'baselines_parameters.json', 'baseline.skops', 'baseline.json'} <= set(os.listdir(tmp_path/'a'))
+    found = read_json(tmp_path/'a'/'baselines_parameters.json')['article']
+    assert {n: s['trials'] for n, s in found.items()} == dict(dt=3, knn=3)
+    again = ser_nb('run', 'baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', 0, '-p', 'parameters', tmp_path/'a'/'baselines_parameters.json', '--out', tmp_path/'b')
+    assert again.returncode == 0, again.stderr
+    a, b = (read_json(tmp_path/x/'metrics.json') for x in 'ab')
+    assert a['scores'] == b['scores'] and a['files'] == b['files']
+
+
+@pytest.mark.parametrize('given, message', [
+    (['classifiers', 'knn svm'], "classifier: 'svm' is none of knn, lr, dt, rf, xgb, lgbm, mlp, v1, v2, v3, v4"),
+    (['parameters', 'bad.json'], 'bad.json: knn: n_neighbors is 99: it must be 1 to 15')])
+def test_a_wrong_value_fails_the_job_in_one_line(given, message, tmp_path):
+    knn = read_json(ROOT/'nbs'/'results'/'baselines_parameters.json')['article']['knn']
+    knn['parameters']['n_neighbors'] = 99
+    (tmp_path/'bad.json').write_text(json.dumps(dict(article=dict(knn=knn))))
+    given = [str(tmp_path/g) if g == 'bad.json' else g for g in given]
+    done = ser_nb('run', 'baselines', '--smoke', '-p', *given, '--out', tmp_path/'run')
+    assert done.returncode == 1 and message in done.stderr and no_traceback(done)
