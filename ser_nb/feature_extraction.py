@@ -227,12 +227,19 @@ def chroma(S:np.ndarray, # (n_frames, 1025) magnitudes
     loudest = loud.max(axis=1, keepdims=True)
     return loud / np.where(loudest < np.finfo(np.float32).tiny, 1, loudest)
 
-# %% ../nbs/Feature_Extraction.ipynb #103cd487
+# %% ../nbs/Feature_Extraction.ipynb #44932049
 def features(signal:np.ndarray # (n_samples,) at SR
             ) -> np.ndarray: # (180,) float32, in the order of FEATURES
     "Time means of MFCC, chroma and mel: the article's features"
+    return _means(*_spectra(signal))
+
+def _spectra(signal):
+    "Magnitudes and mel spectrogram of one Fourier transform"
     power = _powers(_padded(signal))
-    mel, S = _mel(power), np.sqrt(power, out=power)
+    mel = _mel(power)
+    return np.sqrt(power, out=power), mel
+
+def _means(S, mel):
     cepstrum = mfcc(decibels(mel).mean(axis=0)) # the mean of a cosine transform is the transform of the mean
     return np.concatenate([cepstrum, chroma(S).mean(axis=0), mel.mean(axis=0)]).astype(np.float32)
 
@@ -389,7 +396,7 @@ FUNCTIONALS = tuple('fn_' + name for name in (*_numbered('mfcc', 25, *_STATS), *
     *(f'energy_{s}' for s in 'loud mean std p10 p25 p50 p75 trend slope_abs'.split()), 'duration', 'active_share', 'pauses',
     *(f'modulation_{hz}_{c}' for hz in ('0.5', '2', '4', '8') for c in ('energy', *(f'band_{i}' for i in range(8)))), *_numbered('mfcc', 13, 'first_third', 'last_third')))
 
-# %% ../nbs/Feature_Extraction.ipynb #484680ba
+# %% ../nbs/Feature_Extraction.ipynb #b7751b13
 @lru_cache
 def _smile(name):
     try: import opensmile
@@ -409,8 +416,8 @@ SPEEDS = (.9, 1.1)
 
 def _at_speed(speed, signal, S, mel):
     signal = soxr.resample(signal, SR, SR / speed, quality='HQ')
-    S = magnitudes(signal)
-    return np.concatenate([_functionals(signal, S, mel_spectrogram(S)), features(signal).clip(max=65504)]).astype(np.float16)
+    S, mel = _spectra(signal)
+    return np.concatenate([_functionals(signal, S, mel), _means(S, mel).clip(max=65504)]).astype(np.float16)
 
 def at_speed(speed:float, # one of SPEEDS
              names=(*FUNCTIONALS, *FEATURES) # columns at the usual speed
@@ -438,7 +445,7 @@ def trim(signal:np.ndarray, # (n_samples,) at SR
     loud = np.flatnonzero(power > power.max() * 10 ** (-trim_db / 10))
     return signal[loud[0] * HOP_LENGTH:min(len(signal), (loud[-1] + 1) * HOP_LENGTH)]
 
-# %% ../nbs/Feature_Extraction.ipynb #6bcf0a10
+# %% ../nbs/Feature_Extraction.ipynb #6c1e4bc5
 def clip_features(path:str|Path, # a sound file
                   more:str='', # names of MORE
                   trim_db:float=0. # silence at both ends left out, dB below the loudest frame; 0 = nothing
@@ -449,9 +456,8 @@ def clip_features(path:str|Path, # a sound file
             if more or trim_db: raise ValueError(f'too long for more and trim_db: {f.frames * f.channels:,} samples; from {LONG:,} on a recording is read in blocks, and has only the {len(FEATURES)} features: cut it into shorter files, or leave more and trim_db out')
         else: signal = trim(_read(f), trim_db)
     if long: return recording_features(path)
-    if not more: return features(signal)
-    S = magnitudes(signal); mel = mel_spectrogram(S)
-    return np.concatenate([features(signal), *(MORE[name][1](signal, S, mel) for name in MORE if name in more.split())]).astype(np.float32)
+    S, mel = _spectra(signal)
+    return np.concatenate([_means(S, mel), *(MORE[name][1](signal, S, mel) for name in MORE if name in more.split())]).astype(np.float32)
 
 # %% ../nbs/Feature_Extraction.ipynb #47e9e301
 def plot_clip(signal:np.ndarray, # (n_samples,) at SR
@@ -483,8 +489,8 @@ def clip_to_show(clips:pd.DataFrame, # a clip table
         except ValueError: pass # extraction says why
     raise ValueError('no clip could be read')
 
-# %% ../nbs/Feature_Extraction.ipynb #8b309389
-CACHE_VERSION = 2 # raised when the same settings give other values
+# %% ../nbs/Feature_Extraction.ipynb #f3c854d3
+CACHE_VERSION = 3 # raised when the same settings give other values
 
 def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
     "Where features are kept by default"

@@ -8,7 +8,7 @@ __all__ = ['WINDOW', 'HOP', 'LONGEST', 'ANSWER', 'pretrained', 'newest_run', 'li
            'plot_timeline', 'as_dict', 'sound_paths', 'about_model', 'as_file', 'listen', 'as_html', 'answer_upload',
            'only_from_here', 'demo_page', 'serve_demo']
 
-# %% ../nbs/Prediction.ipynb #c3298ea0
+# %% ../nbs/Prediction.ipynb #c11fe291
 import html, io, os, re, tempfile, threading
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,7 +19,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from .combining_datasets import EMOTIONS, GENDERS, LABELS, SOUND_SUFFIXES, find_files
-from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, MORE, SR, _linear_algebra, _signal_blocks, _sound, decibels, features, load, magnitudes,
+from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, MORE, SR, _linear_algebra, _means, _signal_blocks, _sound, _spectra, decibels, load, magnitudes,
                                        mel_spectrogram, to_signal)
 from .proposed_system import LIGHT, domain_distance, domain_of, read_model_json, values_of
 from .run_folder import notebooks_dir, progress, project_dir
@@ -49,7 +49,7 @@ def light_network(run:str|Path # a run folder
         return np.concatenate([network.create_infer_request().infer([np.ascontiguousarray(X[i:i + 64], np.float32)])[0] for i in range(0, max(len(X), 1), 64)])
     return proba
 
-# %% ../nbs/Prediction.ipynb #243f44f8
+# %% ../nbs/Prediction.ipynb #8404840c
 @lru_cache
 def _recipe(columns):
     "Whether the 180 features are needed, which of MORE, and the places of the columns in what these give"
@@ -65,9 +65,8 @@ def signal_features(signal:np.ndarray, # (n_samples,) at SR
                    ) -> np.ndarray: # (n_columns,) float32
     "What a model takes, of one signal"
     base, more, places = _recipe(tuple(columns))
-    S = magnitudes(signal) if more else None
-    mel = mel_spectrogram(S) if more else None
-    return np.concatenate([*([features(signal)] if base else []), *(MORE[name][1](signal, S, mel) for name in more)])[places].astype(np.float32)
+    S, mel = _spectra(signal)
+    return np.concatenate([*([_means(S, mel)] if base else []), *(MORE[name][1](signal, S, mel) for name in more)])[places].astype(np.float32)
 
 # %% ../nbs/Prediction.ipynb #7f23a033
 WINDOW, HOP, LONGEST = 3., 1.5, 8. # seconds: a window, from one to the next, and the longest clip that is heard as a whole
