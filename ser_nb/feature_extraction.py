@@ -331,7 +331,7 @@ def _shape(signal, S, mel):
     power = np.maximum(S ** 2, 1e-10)
     return _mean_std(centroid, bandwidth, rolloff, np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1))
 
-# %% ../nbs/Feature_Extraction.ipynb #8efafe9e
+# %% ../nbs/Feature_Extraction.ipynb #feb9eaf6
 _STATS = ('mean', 'std', 'p10', 'p50', 'p90')
 
 def _stats(x): return np.concatenate([x.mean(axis=0), x.std(axis=0), *np.percentile(x, (10, 50, 90), axis=0)])
@@ -340,7 +340,9 @@ def _slopes(x):
     x = np.pad(x, ((1, 1), (0, 0)), 'edge')
     return (x[2:] - x[:-2]) / 2
 
-def _trend(x): return np.polyfit(np.arange(len(x)), x, 1)[0] * SR / HOP_LENGTH if len(x) > 1 else 0.
+def _trend(x):
+    t = np.arange(len(x)) - (len(x) - 1) / 2
+    return t @ x / (t @ t) * SR / HOP_LENGTH if len(x) > 1 else 0.
 
 def _spectrum_course(S):
     "Log centroid, log spread, flux, log flatness and the balance around 1 kHz of each frame"
@@ -349,8 +351,9 @@ def _spectrum_course(S):
     spread = np.sqrt(np.maximum(share @ _HZ ** 2 - centroid ** 2, 0))
     flux = np.r_[0, np.sqrt((np.diff(share, axis=0) ** 2).sum(axis=1))]
     flatness = np.log(S + 1e-9).mean(axis=1) - np.log(S.mean(axis=1) + 1e-9)
-    low, db = _HZ < 1000, lambda x: 10 * np.log10((x ** 2).sum(axis=1) + 1e-9)
-    return np.stack([np.log(centroid + 1), np.log(spread + 1), flux, flatness, db(S[:, low]) - db(S[:, ~low])], axis=1)
+    power, low = S ** 2, np.searchsorted(_HZ, 1000)
+    db = lambda p: 10 * np.log10(p.sum(axis=1) + 1e-9)
+    return np.stack([np.log(centroid + 1), np.log(spread + 1), flux, flatness, db(power[:, :low]) - db(power[:, low:])], axis=1)
 
 # %% ../nbs/Feature_Extraction.ipynb #ff96a6e5
 def _melody(S, active):

@@ -141,7 +141,7 @@ def answers(proba:np.ndarray, # (n, 16) calibrated probabilities, in the order o
     "What a model says, and what it does not want to say"
     return pd.DataFrame(_said(proba, distance, about))
 
-# %% ../nbs/Prediction.ipynb #2971b517
+# %% ../nbs/Prediction.ipynb #2cc402af
 def _batch(sources, columns, strict=False):
     "What is heard in a few files or signals, on one thread of linear algebra; for a bad one its reason"
     def tried(source):
@@ -160,13 +160,12 @@ def _lines(model, found):
 
 def _rows(model, found, lines):
     "One answer for each of several files, from those of their windows"
-    times = dict(start_s=0., end_s=[f[0] for f in found])
-    if all(f[1] == [0.] for f in found): return lines.iloc[:, 1:].assign(end_s=times['end_s']) # clips
+    if all(f[1] == [0.] and f[2] == [f[0]] for f in found): return lines.iloc[:, 1:] # clips
     source, speech = lines.source.to_numpy(), (lines.reason != 'out of domain').to_numpy()
     windows = [[i[speech[i]], i][not speech[i].any()] for i in (np.flatnonzero(source == k) for k in range(len(found)))] # where none is speech, all count
     proba, distance = lines[list(LABELS)].to_numpy(), lines.distance.to_numpy()
     mean = np.stack([proba[i].mean(axis=0) if len(i) else np.full(len(LABELS), np.nan, np.float32) for i in windows])
-    rows = pd.DataFrame(times | _said(mean, np.array([np.median(distance[i]) if len(i) else np.nan for i in windows]), model.about))
+    rows = pd.DataFrame(dict(start_s=0., end_s=[f[0] for f in found]) | _said(mean, np.array([np.median(distance[i]) if len(i) else np.nan for i in windows]), model.about))
     rows.loc[[not len(i) for i in windows], list(_NOTHING)] = list(_NOTHING.values())
     return rows
 
