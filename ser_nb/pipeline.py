@@ -306,18 +306,19 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
         if cell['cell_type'] == 'code': cell['outputs'] = [o | (dict(execution_count=None) if 'execution_count' in o else {}) for o in new['outputs'] if _fit_to_store(o)]
     write_json(page, source)
 
-# %% ../nbs/Pipeline.ipynb #d22ddbfd
+# %% ../nbs/Pipeline.ipynb #0983c027
 RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
                      **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
            'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'}} # the others are what the README reads
 
 def _store_run(run, nbs):
     "Copy a run's results and outputs into nbs/"
+    for executed in sorted((run/'notebooks').glob('*.ipynb')):
+        try: store_outputs(executed, nbs/executed.name)
+        except ValueError as e: raise click.ClickException(str(e)) from None
+        click.echo(f'{executed.name}: stored')
     for name, target in RESULTS.get(read_json(run/'metrics.json')['job'], {}).items():
         with replacing(nbs/target) as part: shutil.copyfile(run/name, part)
-    for executed in sorted((run/'notebooks').glob('*.ipynb')):
-        store_outputs(executed, nbs/executed.name)
-        click.echo(f'{executed.name}: stored')
 
 @main.command(hidden=True)
 @click.argument('runs', nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
