@@ -1,12 +1,15 @@
 "Baselines: what only whole runs and processes that die can show"
-import json, os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
+from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, ser_nb, no_traceback
+from conftest import no_traceback, ser_nb
 from ser_nb.baselines import SPACES, read_parameters, tune_classifier
 from ser_nb.feature_extraction import read_features
 from ser_nb.run_folder import fingerprint, read_json
+
+pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='tuning is the same in both environments: tested in the default one; the job itself in both')
 
 TUNE = '''
 import sys
@@ -54,13 +57,7 @@ def test_tuning_in_a_job_writes_parameters_that_another_job_takes(tmp_path):
     assert a['scores'] == b['scores'] and a['files'] == b['files']
 
 
-@pytest.mark.parametrize('given, message', [
-    (['classifiers', 'knn svm'], "classifier: 'svm' is none of knn, lr, dt, rf, xgb, lgbm, mlp, v1, v2, v3, v4"),
-    (['parameters', 'bad.json'], 'bad.json: knn: n_neighbors is 99: it must be 1 to 15')])
-def test_a_wrong_value_fails_the_job_in_one_line(given, message, tmp_path):
-    knn = read_json(ROOT/'nbs'/'results'/'baselines_parameters.json')['article']['knn']
-    knn['parameters']['n_neighbors'] = 99
-    (tmp_path/'bad.json').write_text(json.dumps(dict(article=dict(knn=knn))))
-    given = [str(tmp_path/g) if g == 'bad.json' else g for g in given]
-    done = ser_nb('run', 'baselines', '--smoke', '-p', *given, '--out', tmp_path/'run')
-    assert done.returncode == 1 and message in done.stderr and no_traceback(done)
+def test_an_unknown_classifier_fails_the_job_in_one_line(tmp_path):
+    done = ser_nb('run', 'baselines', '--smoke', '-p', 'classifiers', 'knn svm', '--out', tmp_path/'run')
+    assert done.returncode == 1 and no_traceback(done)
+    assert "classifier: 'svm' is none of knn, lr, dt, rf, xgb, lgbm, mlp, v1, v2, v3, v4" in done.stderr
