@@ -234,7 +234,7 @@ def _objective(name, X, y, parts, intelex, seed):
 
 def _done(study): return [t for t in study.get_trials(deepcopy=False) if t.state.name in ('COMPLETE', 'PRUNED')]
 
-# %% ../nbs/Baselines.ipynb #13032e5d
+# %% ../nbs/Baselines.ipynb #2dd38962
 def tune_classifier(name:str, # one of SPACES
          train:pd.DataFrame, # training rows; no other row is looked at
          features:str='article', # one of COLUMNS
@@ -249,10 +249,10 @@ def tune_classifier(name:str, # one of SPACES
     "Look for the parameters of one classifier"
     _one_of('classifier', name, SPACES); _one_of('features', features, COLUMNS)
     if trials < 1: raise ValueError(f'trials is {trials}: it must be 1 or more')
-    y, parts = train.label.to_numpy(), cv_folds(train.label, folds, seed)
-    study = open_study(f'{name}-{features}-{folds}fold-{fingerprint(train)[:8]}', storage, seed)
+    y, parts, columns = train.label.to_numpy(), cv_folds(train.label, folds, seed), list(COLUMNS[features])
+    study = open_study(f"{name}-{features}-{folds}fold-{fingerprint(train[['label', *columns]])[:8]}", storage, seed)
     if first and not study.get_trials(deepcopy=False): study.enqueue_trial(first)
-    ask, end = _objective(name, values_of(train, list(COLUMNS[features])), y, parts, intelex, seed), time.monotonic() + 60 * minutes
+    ask, end = _objective(name, values_of(train, columns), y, parts, intelex, seed), time.monotonic() + 60 * minutes
     with _quiet():
         for _ in progress(range(trials - len(_done(study))), f'tuning {name}'):
             study.optimize(ask, n_trials=1)

@@ -66,7 +66,8 @@ def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_pa
     assert done.returncode == 0, done.stderr
     first, second = (read_json(f/'metrics.json') for f in (out, tmp_path/'again'))
     assert first['parameters']['train'] == second['parameters']['train']
-    assert {k: first['scores'][k] for k in second['scores']} == second['scores'] and first['versions'] == second['versions']
+    assert {protocol: {model: first['scores'][protocol][model] for model in models} for protocol, models in second['scores'].items()} == second['scores']
+    assert first['versions'] == second['versions']
     assert all(first['files'][name] == second['files'][name] for name in ('model.h5', 'model.json'))
 
 
