@@ -21,7 +21,8 @@ JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=
         'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
         'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', '')}),
         'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
-        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model'], full=dict(n=0, rounds=5, n_jobs=2, dask_workers=2, hours=3.), after={'combine': ('clips', 'clips.csv'), 'train': ('model', '')})}
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model', 'features_dir'], full=dict(n=1000, rounds=3, n_jobs=2, dask_workers=2, hours=3., variants='all', networks='own, wide', learn=1000, epochs=3, fit=0),
+                          after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook

@@ -12,6 +12,7 @@ __all__ = ['MODELS', 'MODEL_FORMAT', 'LICENCES', 'LIGHT', 'fit_reduction', 'plot
 import io, json, logging, os, re, shutil, sys, tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
+from time import perf_counter
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow's remarks would drown ours
 os.environ.setdefault('ITEX_CPP_MIN_LOG_LEVEL', '3')
@@ -183,12 +184,14 @@ def _epoch_bar(epochs, desc):
 
 # %% ../nbs/Proposed_System.ipynb #d21e5e83
 def _fit(network, s, data, desc, callbacks=(), **kw):
-    "Compile and fit; the history by epoch"
+    "Compile and fit; the history by epoch, with its seconds"
     keras, steps = _keras(), s['epochs'] * -(-len(data['x']) // s['batch_size'])
     network.compile(keras.optimizers.AdamW(_learning_rate(s['learning_rate'], steps), weight_decay=s.get('weight_decay', 0.)),
                     keras.losses.CategoricalCrossentropy(label_smoothing=s['smoothing']), weighted_metrics=[keras.metrics.CategoricalAccuracy(name='accuracy')])
-    history = network.fit(**data, epochs=s['epochs'], batch_size=s['batch_size'], verbose=0, callbacks=[*callbacks, _epoch_bar(s['epochs'], desc)]).history
-    return pd.DataFrame(history)[[c for c in ('accuracy', 'val_accuracy', 'loss', 'val_loss') if c in history]]
+    ends = [perf_counter()]
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(perf_counter()))
+    history = network.fit(**data, epochs=s['epochs'], batch_size=s['batch_size'], verbose=0, callbacks=[*callbacks, clock, _epoch_bar(s['epochs'], desc)]).history
+    return pd.DataFrame(history)[[c for c in ('accuracy', 'val_accuracy', 'loss', 'val_loss') if c in history]].assign(seconds=np.diff(ends))
 
 def _fit_article(train, y, parts, s, desc):
     X, val = values_of(train, inputs_of('article')), parts == 0
