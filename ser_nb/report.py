@@ -63,7 +63,8 @@ def compare_runs(runs # run folders
 _STYLE = '''body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}.quiet{color:#555}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}th,td{padding:.25rem .7rem .25rem 0;text-align:left;vertical-align:top;border-bottom:1px solid #eee}
-td{overflow-wrap:anywhere}figure{margin:1.5rem 0;break-inside:avoid}img{max-width:100%;height:auto}figcaption{color:#555;font-size:.85rem}
+td{overflow-wrap:break-word}.beside{display:grid;gap:0 1rem;grid-template-columns:repeat(var(--n),minmax(0,1fr))}figure{margin:1.5rem 0;break-inside:avoid}img{max-width:100%;height:auto}figcaption{color:#555;font-size:.85rem}
+@media screen and (max-width:600px){.beside{display:block}}
 @media print{body{font-size:10pt;margin:0;max-width:none}h2{break-after:avoid}tr{break-inside:avoid}.wide{overflow:visible}}'''
 
 _PAGE = '''<!doctype html>
@@ -74,13 +75,13 @@ _PAGE = '''<!doctype html>
 {% if text %}<p class="quiet">{{ text }}</p>{% endif %}
 {% if table %}<div class="wide"><table><thead><tr>{% for c in table[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in table[1] %}<tr>{% for c in row %}<td>{{ c }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endif %}
-{% for name, data in images %}<figure><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"><figcaption>{{ name }}</figcaption></figure>{% endfor %}
+<div class="beside" style="--n:{{ beside }}">{% for name, data in images %}<figure><img alt="{{ name }}" src="data:image/png;base64,{{ data }}"><figcaption>{{ name }}</figcaption></figure>{% endfor %}</div>
 {% endfor %}</body></html>
 '''
 
-def _render(title, about, parts):
+def _render(title, about, parts, beside=1):
     import jinja2
-    return jinja2.Environment(autoescape=True).from_string(_PAGE).render(title=title, about=about, parts=parts, style=_STYLE)
+    return jinja2.Environment(autoescape=True).from_string(_PAGE).render(title=title, about=about, parts=parts, beside=beside, style=_STYLE)
 
 # %% ../nbs/Report.ipynb #f5937bf5
 def _rows(table):
@@ -115,8 +116,8 @@ def comparison_html(runs # run folders
     table, pictures = compare_runs(runs), []
     for run in runs:
         pictures += [(f'{Path(run).resolve().name}: {p.stem.replace("_", " ")}', base64.b64encode(p.read_bytes()).decode()) for p in sorted((Path(run)/'figures').glob('*.png'))]
-    parts = [(part, '' if part != 'scores' else _MEANS, _rows(t.droplevel(0)), ()) for part, t in table.groupby(level=0, sort=False)]
-    return _render(f'{len(runs)} runs side by side', 'Of settings, versions and machine, only what differs.', [*parts, ('Pictures', '', None, sorted(pictures, key=lambda p: p[0].split(': ')[-1]))])
+    parts = [(part.capitalize(), '' if part != 'scores' else _MEANS, _rows(t.droplevel(0)), ()) for part, t in table.groupby(level=0, sort=False)]
+    return _render(f'{len(runs)} runs side by side', 'Of settings, versions and machine, only what differs.', [*parts, ('Pictures', '', None, sorted(pictures, key=lambda p: p[0].split(': ')[-1]))], beside=min(len(runs), 3))
 
 def write_report(run:str|Path # a run folder
                 ) -> Path: # its report.html
