@@ -1,5 +1,6 @@
 "What the tests share: the real corpora, the command, and a cache of their own"
 import os, shutil, subprocess, sys, tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,19 @@ def ser_nb(*args, cwd=ROOT, **kw):
 def pythons():
     "This environment's Python, and that of the other where it is there"
     return sorted({Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()})
+
+
+@contextmanager
+def chromium(*flags):
+    "Chromium without a window, as Playwright drives it; who uses it is skipped where it is missing"
+    found = shutil.which('chromium') or shutil.which('chromium-browser')
+    if not found: pytest.skip('Chromium is not installed (Debian: apt-get install chromium)')
+    sync_api = pytest.importorskip('playwright.sync_api', reason='the package playwright is missing')
+    quiet = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=found, args=[*quiet, *flags])
+        yield browser
+        browser.close()
 
 
 def no_traceback(done):

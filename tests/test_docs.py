@@ -1,18 +1,15 @@
 "The site: nothing a reader follows leads nowhere, and pages can be read on a desk and on a phone"
-import functools, http.server, re, shutil, sys, threading
+import functools, http.server, re, sys, threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, yaml
 
-from conftest import ROOT
+from conftest import ROOT, chromium
 from ser_nb.docs import without_quarto
 
 pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
-
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
 
 @pytest.fixture(scope='module')
@@ -80,17 +77,14 @@ def test_functions_are_described_with_their_parameters_and_link_to_their_source(
 @pytest.fixture(scope='module')
 def browser(site):
     "Opens a page of the site; what comes from elsewhere (fonts, the script for formulas) is answered with nothing"
-    if not CHROMIUM: pytest.skip('Chromium is not installed (Debian: apt-get install chromium)')
-    sync_api = pytest.importorskip('playwright.sync_api', reason='the package playwright is missing')
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args): pass
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=site))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     here = f'http://127.0.0.1:{server.server_port}/'
-    with sync_api.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as tabs:
         def opened(name, width):
-            page = chromium.new_page(viewport=dict(width=width, height=900))
+            page = tabs.new_page(viewport=dict(width=width, height=900))
             page.route(lambda url: not url.startswith(here) or url.endswith('favicon.ico'), lambda route: route.fulfill(body=''))
             page.errors = []
             page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
@@ -99,7 +93,6 @@ def browser(site):
             page.wait_for_load_state('networkidle')
             return page
         yield opened
-        chromium.close()
     server.shutdown()
 
 

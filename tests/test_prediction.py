@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, soundfile as sf
 
-from conftest import SER_NB, no_traceback, pythons, ser_nb
+from conftest import SER_NB, chromium, no_traceback, pythons, ser_nb
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
 from ser_nb.prediction import EmotionModel, predict_files, pretrained, sounds_without_speech
@@ -230,31 +230,23 @@ def test_silence_noise_tones_and_music_are_not_forced_into_an_emotion_and_speech
 
 # the page in a browser
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream'.split()
-
-
 @pytest.fixture(scope='module')
 def page(tmp_path_factory, one_of_each):
     "The demo in Chromium; its microphone plays a real clip; every request is noted"
-    if not CHROMIUM: pytest.skip('Chromium is not installed (Debian: apt-get install chromium)')
-    sync_api = pytest.importorskip('playwright.sync_api', reason='the package playwright is missing')
     folder = tmp_path_factory.mktemp('demo')
     spoken = load(one_of_each[EMOTIONS.index('angry')])
     sf.write(folder/'microphone.wav', spoken, SR, subtype='PCM_16')
-    server = subprocess.Popen([SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))
-    address = server.stdout.readline().strip()
-    assert address.startswith('http://127.0.0.1:'), server.stderr.read()
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, f'--use-file-for-fake-audio-capture={folder}/microphone.wav'])
+    with chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={folder}/microphone.wav') as browser:
+        server = subprocess.Popen([SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))
+        address = server.stdout.readline().strip()
+        assert address.startswith('http://127.0.0.1:'), server.stderr.read()
         opened = browser.new_page()
         opened.asked, opened.folder = [], folder
         opened.on('request', lambda r: opened.asked.append(r.url))
         opened.goto(address)
         opened.get_by_text('What does this voice express?').wait_for(timeout=60000)
         yield opened
-        browser.close()
-    server.send_signal(signal.SIGINT); server.wait(20)
+        server.send_signal(signal.SIGINT); server.wait(20)
 
 
 def said(page): return answer.inner_text() if (answer := page.locator('#answer .ser')).count() else ''
