@@ -1,0 +1,80 @@
+"JupyterLab as a newcomer meets it: open a notebook, pick the kernel, run all cells, see the picture"
+import json, os, re, subprocess, sys, time
+from pathlib import Path
+
+import nbformat, pytest
+
+from conftest import ROOT, chromium, ser_nb
+
+pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
+
+
+@pytest.fixture
+def lab(tmp_path):
+    "The address of a JupyterLab in an empty folder, with a token, settings of its own, and the kernel that `ser-nb kernel` registers"
+    env = os.environ | {k: str(tmp_path/v) for k, v in dict(HOME='home', JUPYTER_DATA_DIR='data', JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython',
+                                                            JUPYTERLAB_SETTINGS_DIR='settings', JUPYTERLAB_WORKSPACES_DIR='workspaces').items()}
+    assert ser_nb('kernel', env=env).returncode == 0
+    for plugin, settings in {'notebook-extension/tracker': dict(windowingMode='none'), # all cells are in the page, also those that one would have to scroll to
+                             'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
+        file = tmp_path/'settings'/'@jupyterlab'/f'{plugin}.jupyterlab-settings'
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(settings))
+    (tmp_path/'nbs').mkdir()
+    with open(tmp_path/'log', 'w') as log:
+        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=0', f'--ServerApp.root_dir={tmp_path/"nbs"}'], env=env, stdout=log, stderr=log)
+    try:
+        while not (address := re.search(r'http://127\.0\.0\.1:[1-9]\d*/lab\?token=\w+', (tmp_path/'log').read_text())):
+            assert server.poll() is None, (tmp_path/'log').read_text()
+            time.sleep(.2)
+        yield address[0]
+    finally:
+        server.terminate()
+        try: server.wait(60)
+        except subprocess.TimeoutExpired: server.kill() # its kernels notice and end
+
+
+def copy_to_run(name, folder):
+    "A copy without outputs, whose files go to folder/run; the sources of its cells"
+    nb = nbformat.read(ROOT/'nbs'/f'{name}.ipynb', 4)
+    for cell in nb.cells:
+        if cell.cell_type == 'code': cell.outputs = []
+        if 'parameters' in cell.metadata.get('tags', []): cell.source = re.sub("^out = ''", f'out = {str(folder/"run")!r}', cell.source, flags=re.M)
+    nbformat.write(nb, folder/'nbs'/f'{name}.ipynb')
+    return [cell.source for cell in nb.cells]
+
+
+def pick_kernel(page, name):
+    "The kernel's name at the right of the toolbar, then the list, once the lab has started the kernel that it takes by itself"
+    page.get_by_text('| Idle').wait_for()
+    page.locator('.jp-NotebookPanel-toolbar .jp-KernelName').click()
+    page.locator('.jp-Dialog select').select_option(label=name)
+    page.locator('.jp-Dialog .jp-mod-accept').click()
+    page.get_by_text(f'{name} | Idle').wait_for()
+
+
+def run_all(page, minutes=20): # one and a half of a core that is free
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+    done = page.locator('.jp-CodeCell .jp-InputPrompt').last
+    red = page.locator('.jp-OutputArea-output[data-mime-type*=stderr], .jp-OutputArea-output[data-mime-type*=error]')
+    for _ in range(minutes * 60):
+        assert not red.count(), red.first.inner_text()
+        if re.search(r'\d', done.inner_text()): return
+        page.wait_for_timeout(1000)
+    raise AssertionError(f'not done after {minutes} minutes')
+
+
+def test_all_cells_of_proposed_system_run_in_the_lab_and_show_the_confusion_matrix(lab, tmp_path):
+    sources = copy_to_run('Proposed_System', tmp_path)
+    with chromium() as browser:
+        page = browser.new_page(viewport=dict(width=1280, height=900))
+        page.set_default_timeout(120_000)
+        page.goto(lab.replace('/lab?', '/lab/tree/Proposed_System.ipynb?'))
+        pick_kernel(page, 'Python (ser_nb)')
+        run_all(page)
+        picture = page.locator('.jp-Notebook .jp-Cell').nth(next(i for i, s in enumerate(sources) if s.startswith('fig = plot_confusion'))).locator('.jp-RenderedImage img')
+        picture.scroll_into_view_if_needed()
+        page.screenshot(path=tmp_path/'lab.png')
+        assert picture.evaluate('i => i.naturalWidth') > 400
+    assert (tmp_path/'run'/'model.h5').is_file() and (tmp_path/'run'/'figures'/'confusion.png').is_file()
