@@ -85,14 +85,14 @@ def mean_scores(each:list # scores of several splits
 # %% ../nbs/Evaluation.ipynb #64b5a435
 def nearest_neighbour(train:pd.DataFrame, # features to remember
                       test:pd.DataFrame, # features to label
-                      columns=FEATURES # the features to compare
+                      columns=None # the features to compare; None = the 180
                      ) -> np.ndarray: # (n,) labels
     "One-nearest-neighbour on standardised features"
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    model = make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(train[list(columns)], train.label)
-    return model.predict(test[list(columns)])
+    columns = list(FEATURES if columns is None else columns)
+    return make_pipeline(StandardScaler(), KNeighborsClassifier(1)).fit(train[columns], train.label).predict(test[columns])
 
 # %% ../nbs/Evaluation.ipynb #351a91de
 SPEAKER_FOLDS = tuple(tuple(f'{a:02}' for a in fold) for fold in
@@ -167,7 +167,10 @@ def reliability(right, # (n,) whether each prediction is right
     place = np.minimum((table.confidence * bins).astype(int), bins - 1)
     return table.groupby(place.rename('bin')).agg(dict(confidence='mean', accuracy='mean', clips='sum'))
 
-def ece(right, confidence, bins:int=10) -> float:
+def ece(right, # (n,) whether each prediction is right
+        confidence, # (n,) its probability
+        bins:int=10 # of equal width
+       ) -> float: # 0 to 1
     "Expected calibration error"
     table = reliability(right, confidence, bins)
     return float((abs(table.accuracy - table.confidence) * table.clips).sum() / table.clips.sum())

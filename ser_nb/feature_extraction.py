@@ -644,7 +644,10 @@ def _known_more(): return {c for names, _ in MORE.values() for c in names or ()}
 
 def _is_more(column): return column in _known_more() or column.startswith(('eGeMAPSv02_', 'ComParE_2016_'))
 
-def functionals_file(path): return Path(path).with_name(Path(path).stem.replace('features', 'functionals') + '.npz')
+def functionals_file(path:str|Path # a feature CSV
+                    ) -> Path: # an .npz file
+    "Where the functionals of its clips stand"
+    return Path(path).with_name(Path(path).stem.replace('features', 'functionals') + '.npz')
 
 def _write_functionals(table, path):
     columns = [c for c in table if c[:3] == 'fn_']

@@ -134,7 +134,7 @@ def _show_scores(metrics):
 @click.option('--data', metavar='DIR', help='Sound: a folder with RAVDESS and TESS, or a clips.csv.')
 @click.option('--out', metavar='DIR', help='The run folder; without it, a new one in runs/.')
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
-@click.option('--smoke', is_flag=True, help='Seconds-long run with the small values that stand in the notebooks.')
+@click.option('--smoke', is_flag=True, help='A short run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
     """Run notebooks as jobs: combine, extract, train, ladder, baselines, predict, benchmark (default: train).
 

@@ -348,7 +348,10 @@ def fit_domain(train:pd.DataFrame, # training rows
     asked = [domain_distance(_gaussian(X[parts != k], n_components), X[parts == k]) for k in sorted(set(parts) - {-1}) if (parts != k).sum() > 1]
     return _gaussian(X, n_components) | dict(places=places, limit=float(np.quantile(np.concatenate(asked), share)) if asked else 1.)
 
-def domain_as_text(domain): return {k: ' '.join(f'{x:.7g}' for x in np.ravel(v)) for k, v in domain.items()} # short in JSON
+def domain_as_text(domain:dict # of fit_domain
+                  ) -> dict: # each array as a line of numbers, which is short in JSON
+    "The Gaussian as model.json holds it"
+    return {k: ' '.join(f'{x:.7g}' for x in np.ravel(v)) for k, v in domain.items()}
 
 def domain_of(about:dict # model.json
              ) -> dict: # what domain_distance takes; None where nothing is known
