@@ -430,9 +430,11 @@ def plot_ladder(tables:dict # name of a model -> what ladder gives
         uar = means[name].reindex([s for s in LADDER if s in set(table.step)])
         x = [LADDER.index(s) for s in uar.index]
         ax.plot(x, uar, marker='o', color=colour, label=name)
-        for i, v in zip(x, uar): ax.text(i, v + (.03 if v == means.loc[LADDER[i]].max() else -.065), f'{v:.2f}', ha='center', color=colour, fontsize=9) # the lower one below
+        for i, v in zip(x, uar): # beyond the parts, the lower model's below
+            parts, above = table.uar[table.step == LADDER[i]], v == means.loc[LADDER[i]].max()
+            ax.text(i, parts.max() + .03 if above else parts.min() - .03, f'{v:.2f}', ha='center', va='bottom' if above else 'top', color=colour, fontsize=9)
         ax.scatter(table.step.map(LADDER.index), table.uar, s=8, color=colour, alpha=.5)
-    ax.axhline(1 / 8, color='.6', lw=1, ls='--'); ax.text(-.25, 1 / 8 + .012, 'chance', color='.4', fontsize=8)
+    ax.axhline(1 / 8, color='.6', lw=1, ls='--'); ax.text(.01, 1 / 8 + .012, 'chance', color='.4', fontsize=8, transform=ax.get_yaxis_transform())
     ax.set(ylim=(0, 1.06), ylabel='UAR, RAVDESS speech', title='One model, asked five ways: the less it shares with the test, the less it knows')
     ax.set_xticks(range(len(LADDER)), [s.replace(' ', '\n', 1) for s in LADDER]); ax.legend(frameon=False); sns.despine(ax=ax)
     return fig
