@@ -70,6 +70,7 @@ def all_rows(*tables # feature tables, for instance train and test
     names = [_identity(f)[0] for f in rows.file]
     return rows.iloc[sorted(range(len(rows)), key=names.__getitem__)].reset_index(drop=True)
 
+# %% ../nbs/Evaluation.ipynb #6c835853
 def random_splits(rows:pd.DataFrame, # features of all clips, see all_rows
                   seeds=range(5) # one split each
                  ): # (seed, train, test)
@@ -240,6 +241,7 @@ def _scaled_together(train, test):
     fits = lambda x: (abs(x.mean(axis=0)) < 1e-3) & (abs(x.std(axis=0) - 1) < 2e-3)
     return (fits(whole) & ~fits(a)).mean() > .5
 
+# %% ../nbs/Evaluation.ipynb #e4e61c84
 def audit(train:pd.DataFrame, # features to learn from
           test:pd.DataFrame # features to test on
          ) -> list: # findings: kind, severity, clips (test rows it concerns), example
@@ -360,6 +362,7 @@ def plot_learning(history:pd.DataFrame # by epoch: accuracy, val_accuracy, loss,
     sns.despine(fig)
     return fig
 
+# %% ../nbs/Evaluation.ipynb #2a81d1fb
 def plot_class_f1(report:pd.DataFrame # of class_report
                  ): # a figure
     "F1 of each class as bars, the lowest named"
@@ -396,6 +399,7 @@ def _with_copies(rows):
     columns = [*FUNCTIONALS, *FEATURES]
     return pd.concat([plain, *(plain.assign(file=plain.file + f'_speed{s}', **dict(zip(columns, rows[at_speed(s, columns)].to_numpy().T))) for s in SPEEDS)], ignore_index=True)
 
+# %% ../nbs/Evaluation.ipynb #50a971a8
 def ladder_steps(rows:pd.DataFrame, # features of all clips, with functionals at all speeds
                  seed:int=0 # of the random splits
                 ): # (step, part, train, test)

@@ -313,6 +313,7 @@ def _delta_mfcc(signal, S, mel):
     from scipy.ndimage import correlate1d
     return correlate1d(mfcc(decibels(mel)), np.arange(-4, 5) / 60, axis=0, mode='nearest').std(axis=0)
 
+# %% ../nbs/Feature_Extraction.ipynb #08ed29ac
 def _energy(signal, S, mel):
     frames = np.lib.stride_tricks.sliding_window_view(_padded(signal), N_FFT)[::HOP_LENGTH]
     db = 10 * np.log10(np.maximum((frames ** 2).mean(axis=1), 1e-10))
@@ -415,6 +416,7 @@ MORE = {'std': ([f'{f}_std' for f in FEATURES], _std), 'delta_mfcc': ([f'delta_{
         'shape': (_two('centroid', 'bandwidth', 'rolloff', 'flatness'), _shape), 'functionals': (FUNCTIONALS, _functionals),
         'eGeMAPSv02': (None, partial(_opensmile, 'eGeMAPSv02')), 'ComParE_2016': (None, partial(_opensmile, 'ComParE_2016'))}
 
+# %% ../nbs/Feature_Extraction.ipynb #7cfbee67
 SPEEDS = (.9, 1.1)
 
 def _at_speed(speed, signal, S, mel):
@@ -649,6 +651,7 @@ def functionals_file(path:str|Path # a feature CSV
     "Where the functionals of its clips stand"
     return Path(path).with_name(Path(path).stem.replace('features', 'functionals') + '.npz')
 
+# %% ../nbs/Feature_Extraction.ipynb #977f825f
 def _write_functionals(table, path):
     columns = [c for c in table if c[:3] == 'fn_']
     if not columns: return path.unlink(missing_ok=True) # those of a table that was here before

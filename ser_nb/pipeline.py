@@ -92,6 +92,7 @@ _QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPK
 class JobFailed(Exception):
     "A cell of a job's notebook failed"
 
+# %% ../nbs/Pipeline.ipynb #41990298
 def run_job(job:str, # one of JOBS
             parameters:dict # what papermill fills in
            ) -> Path: # the executed copy

@@ -207,6 +207,7 @@ def _speaker_weights(train):
     weight = train.speaker.map(train.speaker.value_counts()).to_numpy() ** -.5
     return weight / weight.mean()
 
+# %% ../nbs/Proposed_System.ipynb #7998a7d0
 def _fit_members(train, y, parts, first, s, desc):
     "Networks of which each leaves out one part; the trained network with (n, members, 16) probabilities, and the history"
     keras, columns = _keras(), inputs_of('ensemble')
@@ -242,6 +243,7 @@ def _put_together(network, kernel, first, s):
         whole.get_layer(name).set_weights([np.float32(w) for w in weights])
     return whole
 
+# %% ../nbs/Proposed_System.ipynb #a94e1217
 def _fit_ensemble(train, y, parts, s, desc):
     X = values_of(train, inputs_of('ensemble'))
     first = dict(mean=X.mean(axis=0, dtype=float), variance=X.var(axis=0, dtype=float).clip(1e-12))
@@ -286,6 +288,7 @@ def train_model(train:pd.DataFrame, # features to learn from
     temperature = 1. if asked is None else fit_temperature(asked, truth.argmax(axis=1))
     return _with_temperature(network, model, first, s, temperature), dict(model=model, settings=s, first=first, history=history, temperature=temperature)
 
+# %% ../nbs/Proposed_System.ipynb #c7507900
 def _with_temperature(network, model, first, s, temperature):
     "The same network with its confidence put right"
     final = build_network(model, first, s, temperature)
@@ -378,6 +381,7 @@ def _quietly(do, *args, **kw):
             return do(*args, **kw)
     finally: logging.set_verbosity(level)
 
+# %% ../nbs/Proposed_System.ipynb #9b6b29fb
 def save_light(network, # a Keras model
                folder:str|Path): # where model.xml and model.bin go
     "Write a network for OpenVINO, in single precision"
@@ -388,6 +392,7 @@ def save_light(network, # a Keras model
         for name in LIGHT:
             with replacing(Path(folder)/name) as part: shutil.copyfile(f'{exported}/{name}', part)
 
+# %% ../nbs/Proposed_System.ipynb #87a5c8cc
 def save_model(network, # a trained network
                folder:str|Path, # the run folder
                trained:dict, # what train_model says of it
