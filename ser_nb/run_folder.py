@@ -98,8 +98,19 @@ def progress(items, # what to go through
     "Go through `items` with a progress bar"
     style = os.environ.get('SER_NB_PROGRESS', 'auto') # auto, text or none
     from tqdm import auto, std
-    if style == 'auto': return (auto.tqdm if 'JPY_PARENT_PID' in os.environ else std.tqdm)(items, desc=desc, total=total, leave=False, disable=None)
+    if style == 'auto' and 'JPY_PARENT_PID' in os.environ: return _late_bar(auto.tqdm, items, desc=desc, total=len(items) if total is None and hasattr(items, '__len__') else total, leave=False)
+    if style == 'auto': return std.tqdm(items, desc=desc, total=total, leave=False, disable=None)
     return std.tqdm(items, desc=desc, total=total, leave=False, disable=style != 'text', mininterval=.5)
+
+def _late_bar(bar, items, seconds=1., **kw):
+    "Go through `items`, after some seconds with a bar"
+    items, start, done = iter(items), time.monotonic(), 0
+    for item in items:
+        yield item
+        done += 1
+        if time.monotonic() - start > seconds: break
+    else: return
+    yield from bar(items, initial=done, **kw)
 
 # %% ../nbs/Run_Folder.ipynb #101a8c56
 def project_dir() -> Path: # the folder with settings.ini, or the current one for an installed package
