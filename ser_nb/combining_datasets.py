@@ -204,7 +204,7 @@ def _place(source, target, sha256):
         try: os.link(os.path.realpath(source), part)
         except OSError: shutil.copyfile(source, part)
 
-def combine(clips:pd.DataFrame, # the clip table of `scan`
+def combine(clips:pd.DataFrame, # the clip table that scan gives
             out:str|Path # the folder in which DATASET/ and clips.csv are made
            ) -> pd.DataFrame: # the clip table, paths in DATASET/
     "Make the article's DATASET/ folder and `clips.csv`"
@@ -245,7 +245,7 @@ def coverage(clips:pd.DataFrame # a clip table
 _CONTAINER_OF = {'.wav': 'WAV', '.flac': 'FLAC', '.aif': 'AIFF', '.aiff': 'AIFF', '.aifc': 'AIFF', '.ogg': 'OGG', '.oga': 'OGG', '.opus': 'OGG',
                  '.mp3': 'MP3', '.au': 'AU', '.snd': 'AU', '.caf': 'CAF', '.w64': 'W64', '.rf64': 'RF64'}
 
-def oddities(clips:pd.DataFrame # the clip table of `scan`
+def oddities(clips:pd.DataFrame # the clip table that scan gives
             ) -> pd.DataFrame: # what, corpus, clips (how many), examples
     "What differs from the rest of its corpus: containers, rates, channels, names, and clips with identical sound"
     suffix = clips.path.map(lambda p: Path(p).suffix.lower())

@@ -425,10 +425,10 @@ def _at_speed(speed, signal, S, mel):
     return np.concatenate([_functionals(signal, S, mel), _means(S, mel).clip(max=65504)]).astype(np.float16)
 
 def at_speed(speed:float, # one of SPEEDS
-             names=(*FUNCTIONALS, *FEATURES) # columns at the usual speed
+             names=None # columns at the usual speed; None = the functionals and the 180
             ) -> list: # the columns that hold the same at that speed
     "Columns of a clip's features as if it were played slower or faster"
-    return [f"fn_{speed}_{name.removeprefix('fn_')}" for name in names]
+    return [f"fn_{speed}_{name.removeprefix('fn_')}" for name in names or (*FUNCTIONALS, *FEATURES)]
 
 MORE |= {f'functionals_{s}': (at_speed(s), partial(_at_speed, s)) for s in SPEEDS}
 
