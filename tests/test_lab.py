@@ -53,7 +53,7 @@ def pick_kernel(page, name):
     page.get_by_text(f'{name} | Idle').wait_for()
 
 
-def run_all(page, minutes=20): # one and a half of a core that is free
+def run_all(page, minutes=20): # two to three of a core, more on a machine that others use
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
     done = page.locator('.jp-CodeCell .jp-InputPrompt').last
