@@ -190,10 +190,10 @@ _COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue',
 
 def _as_line(path, row, times):
     "A row of the table on a terminal"
-    from ser_nb.prediction import EMOTIONS
+    from ser_nb.prediction import EMOTIONS, REJECTED
     place = f"{row['start_s']:8.1f} - {row['end_s']:8.1f} s  " if times else ''
     name = path if len(path) <= 40 else '...' + path[-37:]
-    if row['confidence'] != row['confidence'] or row['reason'] == 'out of domain': return f"{name:40}  {place}{click.style('-', dim=True):19}  {row['reason']}" + (f" (distance {row['distance']:.1f})" if row['reason'] != 'silence' else '')
+    if row['confidence'] != row['confidence'] or row['reason'] in REJECTED: return f"{name:40}  {place}{click.style('-', dim=True):19}  {row['reason']}" + (f" (distance {row['distance']:.1f})" if row['reason'] != 'silence' else '')
     second = sorted(EMOTIONS, key=lambda e: -row[e])[1]
     said = click.style(f"{row['emotion'] if row['answer'] else '(' + row['emotion'] + ')':11}", fg=_COLOURS[row['emotion']], bold=bool(row['answer']), dim=not row['answer'])
     return f"{name:40}  {place}{said}  {row['confidence']:4.0%}  {row['gender']:6}  {row['gender_confidence']:4.0%}  then {second} {row[second]:.0%}" + (f"  {row['reason']}" if row['reason'] else '')

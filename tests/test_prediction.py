@@ -3,12 +3,12 @@ import io, json, os, re, shutil, signal, subprocess, sys
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest, soundfile as sf
+import numpy as np, pandas as pd, pytest, soundfile as sf, soxr
 
 from conftest import SER_NB, chromium, no_traceback, pythons, ser_nb
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
-from ser_nb.prediction import EmotionModel, predict_files, pretrained, sounds_without_speech
+from ser_nb.prediction import REJECTED, EmotionModel, heard, predict_files, pretrained, sounds_without_speech
 from ser_nb.proposed_system import load_model
 from ser_nb.run_folder import fingerprint, read_json, write_json
 
@@ -220,12 +220,31 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
 # what is no speech
 
 def test_silence_noise_tones_and_music_are_not_forced_into_an_emotion_and_speech_is_not_rejected(model):
-    rejected = {kind: np.mean([model.predict((x, SR)).reason[0] in ('out of domain', 'silence') for x in some]) for kind, some in sounds_without_speech(10, seed=1).items()}
+    rejected = {kind: np.mean([model.predict((x, SR)).reason[0] in (*REJECTED, 'silence') for x in some]) for kind, some in sounds_without_speech(10, seed=1).items()}
     assert np.mean(list(rejected.values())) > .9 and min(rejected.values()) >= .5, rejected
     test = read_features()[1]
     reason = model.predict(test).reason
-    assert (reason == 'out of domain').mean() < .03 and (reason[test.corpus == 'tess'] == 'out of domain').mean() < .03
+    assert reason.isin(REJECTED).mean() < .03 and reason[test.corpus == 'tess'].isin(REJECTED).mean() < .03
     assert model.predict((np.zeros(SR), SR)).reason[0] == 'silence'
+
+
+def at_rate(sound, hz): return soxr.resample(load(sound), SR, hz), hz
+
+
+def test_a_file_at_16_khz_gets_the_answers_of_the_whole_sound_and_clips_of_the_corpora_are_not_touched(model, one_of_each):
+    whole, cut = (pd.concat([model.predict(s) for s in sounds]) for sounds in (one_of_each, [at_rate(s, 16000) for s in one_of_each]))
+    assert not cut.reason.isin(REJECTED).any() and (whole[list(EMOTIONS)].to_numpy().argmax(axis=1) == cut[list(EMOTIONS)].to_numpy().argmax(axis=1)).sum() >= 7
+    for s in one_of_each: np.testing.assert_array_equal(heard(s, model.columns, model.domain)[3], heard(s, model.columns)[3])
+    assert (heard(at_rate(one_of_each[0], 16000), model.columns, model.domain)[3] != heard(at_rate(one_of_each[0], 16000), model.columns)[3]).any()
+
+
+def test_who_calls_from_a_telephone_is_told_why_there_is_no_answer(model, one_of_each, tmp_path):
+    for i, s in enumerate(one_of_each): sf.write(tmp_path/f'{i}.wav', *at_rate(s, 8000))
+    rows = from_json(ser_nb('predict', tmp_path, '--json', *MODEL))
+    assert [r['reason'] for r in rows].count('narrow band') >= 7 and not any(r['answer'] for r in rows if r['reason'] == 'narrow band')
+    assert 'narrow band (distance' in ser_nb('predict', tmp_path/'0.wav', *MODEL).stdout
+    long = np.tile(load(one_of_each[0]), 4)
+    assert model.predict((soxr.resample(long, SR, 8000), 8000)).reason[0] == 'narrow band'
 
 
 # the page in a browser
