@@ -21,6 +21,7 @@ JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=
         'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
         'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', '')}),
         'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
+        'robustness': dict(notebook='Robustness', source='clips', paths=['clips', 'features_dir', 'model'], full=dict(n=526, n_jobs=-1), after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')}),
         'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model', 'features_dir'], full=dict(n=1000, rounds=3, n_jobs=2, dask_workers=2, hours=3., variants='all', networks='own, wide', learn=1000, epochs=3, fit=0),
                           after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')})}
 
@@ -77,7 +78,7 @@ def plan(jobs:list, # names of jobs
         steps.append((job, ({} if smoke else JOBS[job]['full']) | handed | own | dict(out=str(out))))
     if data is not None:
         taker = next(((JOBS[j]['source'], p) for j, p in steps if JOBS[j]['source']), None)
-        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract, predict or benchmark')
+        if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract, predict, robustness or benchmark')
         taker[1][taker[0]] = _existing('--data', data)
     return steps
 
@@ -137,7 +138,7 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='A short run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train, ladder, baselines, predict, benchmark (default: train).
+    """Run notebooks as jobs: combine, extract, train, ladder, baselines, predict, robustness, benchmark (default: train).
 
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
@@ -311,7 +312,8 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
 # %% ../nbs/Pipeline.ipynb #0983c027
 RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
                      **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
-           'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'}} # the others are what the README reads
+           'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'},
+           'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv', 'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}} # the others are what the README reads
 
 def _store_run(run, nbs):
     "Copy a run's results and outputs into nbs/"

@@ -61,7 +61,7 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
 
 
 def test_pictures_of_results_are_on_their_pages(pages):
-    for name, least in dict(index=2, protocols=1, evaluation=4, proposed_system=5, ladder=1, feature_extraction=1).items():
+    for name, least in dict(index=2, protocols=1, evaluation=4, proposed_system=5, ladder=1, robustness=4, feature_extraction=1).items():
         assert len(pages[f'{name}.html'].pictures) >= least, name
 
 

@@ -12,6 +12,7 @@ from ser_nb.feature_extraction import FEATURES, read_features
 from ser_nb.pipeline import JOBS, main, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
 from ser_nb.proposed_system import load_model, predict_proba
+from ser_nb.robustness import HARMS
 from ser_nb.run_folder import METRICS_KEYS, fingerprint, read_json
 
 
@@ -39,7 +40,7 @@ def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
     assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout and 'one core: times the speed of the article' in done.stdout
     for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
-                 'baseline.skops', 'baseline.json', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
+                 'baseline.skops', 'baseline.json', 'robustness.csv', 'figures/harms.png', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
@@ -94,6 +95,16 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
     assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
+
+
+def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same_with_two_workers(whole_way, tmp_path):
+    out, _ = whole_way
+    table = pd.read_csv(out/'robustness.csv')
+    assert list(zip(table.kind, table.value)) == [('clean', 0), *((kind, value) for kind, (_, values, _) in HARMS.items() for value in values)]
+    assert table[['accuracy', 'uar', 'answered', 'rejected']].stack().between(0, 1).all() and (table.accuracy_low <= table.accuracy).all()
+    done = ser_nb('run', 'robustness', '--smoke', '-p', 'n_jobs', 2, '--data', out/'clips.csv', '-p', 'features_dir', out, '-p', 'model', out, '--out', tmp_path/'again')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path/'again'/'robustness.csv').read_bytes() == (out/'robustness.csv').read_bytes()
 
 
 def test_a_saved_classifier_is_read_by_a_new_process_without_the_extension(whole_way, tmp_path):
