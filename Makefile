@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train
 
-.PHONY: run test readme docs lab lock clean setup
+.PHONY: run test campaign readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the main job: train on the embedded features, print the scores
@@ -22,6 +22,12 @@ test: export OPENBLAS_NUM_THREADS = 1
 test: $(VENV)/.librosa ## every test: the notebooks' own, then pytest
 	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest
+
+campaign: export SER_NB_CAMPAIGN = long
+campaign: export OMP_NUM_THREADS = 1
+campaign: export OPENBLAS_NUM_THREADS = 1
+campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 10,000 inputs, 50 kills
+	$(BIN)/python -m pytest -n 0 -s -q tests/test_campaign.py tests/test_faults.py tests/test_load.py
 
 readme: setup       ## README.md from nbs/index.ipynb and its stored outputs
 	$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | \

@@ -165,7 +165,8 @@ def read_parameters(path:str|Path='', # a file as the tuner writes it; '' = the 
     if not path.is_file(): raise FileNotFoundError(f'{path}: there is no such file')
     _one_of('features', features, COLUMNS)
     try: found = read_json(path)[features]
-    except (KeyError, TypeError): raise ValueError(f'{path}: no parameters for the features {features!r}') from None
+    except KeyError: raise ValueError(f'{path}: no parameters for the features {features!r}') from None
+    if not isinstance(found, dict): raise ValueError(f'{path}: {features!r} is not an object')
     for name, study in found.items():
         try: check_parameters(name, study['parameters'])
         except (KeyError, TypeError): raise ValueError(f"{path}, {name}: 'parameters' is missing") from None

@@ -6,11 +6,11 @@
 __all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'TESS_WORDS', 'TESS_SPEAKERS', 'TESS_EMOTIONS', 'SOUND_SUFFIXES',
            'CLIP_COLUMNS', 'ARCHIVES', 'label_of', 'parse_ravdess', 'parse_tess', 'parse_name', 'dataset_name',
            'published_name', 'emotion_mapping', 'inspect_sound', 'find_files', 'scan', 'write_clips', 'read_clips',
-           'combine', 'expected_clips', 'coverage', 'oddities', 'plot_distribution', 'unpack', 'download_ravdess',
-           'sample_corpus']
+           'combine', 'expected_clips', 'coverage', 'oddities', 'plot_distribution', 'unpack', 'unpack_all',
+           'download_ravdess', 'sample_corpus']
 
 # %% ../nbs/Combining_Datasets.ipynb #470f8869
-import hashlib, os, re, shutil, stat, zipfile
+import errno, hashlib, lzma, os, re, shutil, stat, struct, zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,10 @@ def emotion_mapping() -> pd.DataFrame: # one row an emotion
 # %% ../nbs/Combining_Datasets.ipynb #c52dd26f
 SOUND_SUFFIXES = ('.wav', '.flac', '.aif', '.aiff', '.aifc', '.au', '.caf', '.ogg', '.oga', '.opus', '.mp3', '.w64', '.rf64', '.snd')
 
+def _check_length(f, size):
+    "A `ValueError` for a header that promises more samples than `size` bytes can hold: a decoder would make years of silence of them"
+    if f.frames > size * (100 if f.format == 'MP3' else 20_000): raise ValueError(f'truncated: it promises {f.frames:,} samples in {size:,} bytes') # FLAC packs silence best, about 6,000 a byte
+
 def inspect_sound(path:str|Path # a sound file
                  ) -> dict: # container, sample_rate (Hz), channels, duration_s, sha256 of the bytes, samples (a hash of what is heard)
     "Read a sound file to its end; a `ValueError` says what is wrong with it"
@@ -127,7 +131,10 @@ def inspect_sound(path:str|Path # a sound file
     heard, n = hashlib.sha256(), 0
     try:
         with sf.SoundFile(path) as f:
-            for block in f.blocks(1 << 18, dtype='int32'): heard.update(block.tobytes()); n += len(block)
+            _check_length(f, path.stat().st_size)
+            for block in f.blocks(max((1 << 18) // f.channels, 1), dtype='int32'):
+                if not len(block): break # a header may promise years
+                heard.update(block.tobytes()); n += len(block)
             if n < f.frames: raise ValueError(f'truncated: {n} of {f.frames} samples')
             found = dict(container=f.format, sample_rate=f.samplerate, channels=f.channels, duration_s=round(n / f.samplerate, 6))
     except sf.SoundFileError as e: raise ValueError(f'no sound that can be read ({str(e).split(": ")[-1].strip().rstrip(".")})') from None
@@ -151,13 +158,18 @@ def find_files(folder:str|Path # where to look; links to folders are followed, o
     return sorted(found)
 
 # %% ../nbs/Combining_Datasets.ipynb #3a831073
+def _is_utf8(path):
+    try: return bool(str(path).encode())
+    except UnicodeEncodeError: return False
+
 def _read_clip(path):
     "One row of the clip table, or the reason why there is none"
     try:
+        if not _is_utf8(path): raise ValueError('the name is not UTF-8')
         if path.suffix.lower() not in SOUND_SUFFIXES: raise ValueError(f'{path.suffix or "no ending"} is not the ending of a sound file')
         said = parse_name(path)
         return dict(file=path.stem, path=str(path), **said, **inspect_sound(path))
-    except (ValueError, OSError) as e: return dict(path=str(path), reason=str(e))
+    except (ValueError, OSError) as e: return dict(path=str(path).encode('utf-8', 'backslashreplace').decode(), reason=str(e))
 
 def scan(folder:str|Path, # a folder with clips of either corpus, in any layout
          n_jobs:int=-1 # threads; -1 = one a core
@@ -188,12 +200,26 @@ def write_clips(clips:pd.DataFrame, # a clip table
     rel = [Path(os.path.relpath(os.path.abspath(p), root)).as_posix() for p in clips.path]
     with replacing(path) as part: clips.assign(path=rel)[CLIP_COLUMNS].to_csv(part, index=False, lineterminator='\n')
 
+def _read_table(path, text, what):
+    "A CSV file; `text` are the types of its columns of text"
+    try: table = pd.read_csv(path, dtype=text, keep_default_na=False, encoding='utf-8')
+    except FileNotFoundError: raise FileNotFoundError(f'{path}: there is no such file') from None
+    except (ValueError, OverflowError) as e: raise ValueError(f'{path}: not {what} ({str(e).strip().splitlines()[0]})') from None
+    if not isinstance(table.index, pd.RangeIndex): raise ValueError(f'{path}: rows with more values than the header has columns') # pandas would shift them
+    return table
+
+def _check_clips(clips, path):
+    "Refuse a row whose label is not that of its gender and emotion, or whose numbers are none"
+    bad = {'label': ~(clips.label.isin(LABELS) & (clips.label == clips.gender + '_' + clips.emotion)), **{c: ~np.isfinite(pd.to_numeric(clips[c], errors='coerce').astype(float)) for c in ('sample_rate', 'channels', 'duration_s')}}
+    for column, wrong in bad.items():
+        if wrong.any(): raise ValueError(f'{path}, row {wrong.argmax() + 1}, column {column!r}: {str(clips[column][wrong.argmax()])[:40]!r} is not ' + (f"the label of gender {clips.gender[wrong.argmax()][:20]!r} and emotion {clips.emotion[wrong.argmax()][:20]!r}" if column == 'label' else 'a number'))
+
 def read_clips(path:str|Path # a clips.csv
               ) -> pd.DataFrame: # the clip table, paths joined with the file's folder
-    "Read a clip table; a missing column is refused by name"
-    try: clips = pd.read_csv(path, dtype=_CLIP_TEXT, keep_default_na=False, encoding='utf-8')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not a clip table ({e})') from None
+    "Read a clip table; a missing column or a wrong value is refused by name"
+    clips = _read_table(path, _CLIP_TEXT, 'a clip table')
     if missing := [c for c in CLIP_COLUMNS if c not in clips]: raise ValueError(f'{path}: column {missing[0]!r} is missing')
+    _check_clips(clips, path)
     return clips.assign(path=[os.path.join(Path(path).parent, p) for p in clips.path])
 
 # %% ../nbs/Combining_Datasets.ipynb #a1f78193
@@ -274,16 +300,19 @@ def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with cor
     return fig
 
 # %% ../nbs/Combining_Datasets.ipynb #d2b15c99
-_MAX_RATIO, _MAX_BYTES = 100, 20 << 30 # sound hardly packs: RAVDESS's archives have a ratio of about 2
+_MAX_RATIO, _MAX_BYTES, _MAX_MEMBERS = 100, 20 << 30, 100_000 # sound hardly packs: RAVDESS's archives have a ratio of about 2
+_ITS_FAULT = (None, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL) # of an archive, not of the disk
 
 def _check_members(archive, size):
     "Refuse members that would be written elsewhere, links, and bombs"
     for m in archive.infolist():
         name = m.filename.replace('\\', '/')
+        if not name.strip('./'): raise ValueError(f'member {m.filename!r} has no name')
         if name.startswith('/') or re.match('[A-Za-z]:', name) or '..' in name.split('/'):
             raise ValueError(f'member {m.filename!r} would be written outside the folder')
         if stat.S_ISLNK(m.external_attr >> 16): raise ValueError(f'member {m.filename!r} is a link')
         if m.flag_bits & 1: raise ValueError(f'member {m.filename!r} is encrypted')
+    if len(archive.infolist()) > _MAX_MEMBERS: raise ValueError(f'it has {len(archive.infolist()):,} members')
     total = sum(m.file_size for m in archive.infolist())
     if total > min(_MAX_BYTES, _MAX_RATIO * size + (1 << 20)): raise ValueError(f'it would unpack to {total:,} bytes from {size:,}')
 
@@ -292,6 +321,7 @@ def unpack(path:str|Path, # a zip archive
           ) -> Path: # the archive's folder, named after it and its bytes
     "Unpack an archive once; a `ValueError` says why it is refused"
     path = Path(path)
+    if not path.is_file(): raise ValueError(f'{path}: archive refused: not a regular file')
     target = Path(folder)/f'{path.stem}-{fingerprint(path)[:8]}'
     if target.exists(): return target
     part = target.with_name(f'.{target.name}.part')
@@ -301,9 +331,22 @@ def unpack(path:str|Path, # a zip archive
             _check_members(archive, path.stat().st_size)
             archive.extractall(part)
         part.replace(target)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, zipfile.zlib.error) as e: raise ValueError(f'{path}: archive refused: {e}') from None
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, zipfile.zlib.error, lzma.LZMAError, struct.error, LookupError, MemoryError) as e: raise ValueError(f'{path}: archive refused: {e or type(e).__name__}') from None
+    except OSError as e:
+        if e.errno in _ITS_FAULT: raise ValueError(f'{path}: archive refused: {e.strerror or e}') from None
+        raise OSError(e.errno, e.strerror, str(path)) from None # a full disk
     finally: shutil.rmtree(part, ignore_errors=True)
     return target
+
+def unpack_all(paths, # zip archives
+               folder:str|Path # where their folders are made
+              ) -> tuple: # the folders, and the archives that were refused (path, reason)
+    "Unpack every archive that can be"
+    folders, refused = [], []
+    for path in paths:
+        try: folders.append(unpack(path, folder))
+        except ValueError as e: refused.append(dict(path=str(path), reason=str(e).removeprefix(f'{path}: ')))
+    return folders, pd.DataFrame(refused, columns=['path', 'reason'])
 
 # %% ../nbs/Combining_Datasets.ipynb #17f3cde1
 _ZENODO = 'https://zenodo.org/records/1188976/files'

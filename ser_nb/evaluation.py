@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .combining_datasets import EMOTIONS, LABELS, parse_name, published_name
-from .feature_extraction import ABOUT, FEATURES, FUNCTIONALS, SPEEDS, at_speed, cache_dir, extract, load, read_features, split, trim
+from .combining_datasets import EMOTIONS, LABELS, _read_table, parse_name, published_name
+from .feature_extraction import ABOUT, FEATURES, FUNCTIONALS, SPEEDS, _sha256, at_speed, cache_dir, extract, load, read_features, split, trim
 
 # %% ../nbs/Evaluation.ipynb #35645b6e
 def class_report(y_true, # (n,) labels
@@ -292,7 +292,7 @@ def audit_sound(train:pd.DataFrame, # clip table to learn from
     "The same sound in both halves, from the files themselves (column path)"
     halves, found = [t.reset_index(drop=True) for t in (train, test)], {}
     courses = [_courses(t, cache) for t in halves]
-    bytes_, samples = ([t.path.map(f) for t in halves] for f in (_file_hash, _sample_hash))
+    bytes_, samples = ([t.path.map(f) for t in halves] for f in (_sha256, _sample_hash))
     found['same_bytes'] = bytes_[1].isin(set(bytes_[0]) - {''}).to_numpy()
     found['same_samples'] = samples[1].isin(set(samples[0]) - {''}).to_numpy() & ~found['same_bytes']
     near = np.zeros(len(test), bool)
@@ -302,11 +302,6 @@ def audit_sound(train:pd.DataFrame, # clip table to learn from
     return [dict(kind=kind, severity='error', clips=int(m.sum()), example=str(halves[1].file[m.argmax()])) for kind, m in found.items() if m.any()]
 
 # %% ../nbs/Evaluation.ipynb #9147cbb7
-def _file_hash(path):
-    import hashlib
-    try: return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError: return ''
-
 def _sample_hash(path):
     "Hash of a file's signal; '' where there is none"
     import hashlib
@@ -318,8 +313,7 @@ def audit_file(path:str|Path='' # folder with the two feature files, or a CSV cl
               ) -> list: # findings of audit and audit_sound
     "What the halves of a stored split share"
     if not path or Path(path).is_dir(): return audit(*read_features(path))
-    try: table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except (OSError, ValueError) as e: raise ValueError(f'{path}: not a table ({str(e).strip()})') from None
+    table = _read_table(path, str, 'a table')
     for column in (*ABOUT, 'split'):
         if column not in table: raise ValueError(f'{path}: column {column!r} is missing')
     wrong = ~table.split.isin(['train', 'test'])

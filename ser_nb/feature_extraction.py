@@ -12,7 +12,7 @@ __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURE
            'embedded_features']
 
 # %% ../nbs/Feature_Extraction.ipynb #ca2add21
-import errno, hashlib, os, re, sqlite3, stat
+import errno, hashlib, os, re, sqlite3, stat, struct, zlib
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from itertools import chain
@@ -26,7 +26,7 @@ import soundfile as sf
 import soxr
 from joblib import Parallel, delayed
 
-from .combining_datasets import LABELS
+from .combining_datasets import LABELS, _check_length, _read_table
 from .run_folder import notebooks_dir, progress, replacing
 
 # %% ../nbs/Feature_Extraction.ipynb #7c1d13c1
@@ -35,17 +35,24 @@ N_MFCC, N_CHROMA, N_MELS = 40, 12, 128
 FEATURES = tuple(f'{kind}_{i:0{digits}}' for kind, n, digits in (('mfcc', N_MFCC, 2), ('chroma', N_CHROMA, 2), ('mel', N_MELS, 3)) for i in range(n))
 ABOUT = ('file', 'corpus', 'speaker', 'gender', 'emotion', 'label') # what a row of features begins with
 
+_LARGEST, _RATES = 2. ** 31, (1000, 1_000_000) # a sample, of 32 bits that nobody scaled; Hz
+
 def _one_channel(samples):
-    "Channels averaged; a `ValueError` where a sample is no number"
+    "Channels averaged; a `ValueError` where a sample is no number, or none of a sound"
     signal = samples if samples.ndim == 1 else samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not np.isfinite(signal).all(): raise ValueError('samples are not finite (NaN or infinite)')
+    if not (peak := np.abs(signal).max(initial=0)) <= _LARGEST: raise ValueError(f'samples up to {peak:.0e}: full scale is 1' if np.isfinite(peak) else 'samples are not finite (NaN or infinite)')
     return signal
+
+def _check_rate(sr):
+    "A `ValueError` for a rate that no sound has: at 1 Hz a small file would become gigabytes"
+    if not _RATES[0] <= sr <= _RATES[1]: raise ValueError(f'a sample rate of {sr:,} Hz: it must be {_RATES[0]:,} to {_RATES[1]:,}')
 
 def to_signal(samples:np.ndarray, # (n_samples,) or (n_samples, n_channels)
               sr:int # Hz
              ) -> np.ndarray: # (n,) float32 at SR
     "One channel at 22,050 Hz; a `ValueError` where there is nothing to hear"
     if not len(samples): raise ValueError('there is no audio in it (0 samples)')
+    _check_rate(sr)
     signal = _one_channel(np.asarray(samples, np.float32))
     if not signal.any(): raise ValueError('digital silence: every sample is 0')
     if sr == SR: return signal
@@ -75,7 +82,7 @@ def _sound(path):
     _check_file(path)
     try:
         with sf.SoundFile(path) as f:
-            _check_whole(f.extra_info)
+            _check_rate(f.samplerate); _check_length(f, os.stat(path).st_size); _check_whole(f.extra_info)
             yield f
     except sf.SoundFileError as e: raise ValueError(f'no sound that can be read ({str(e).split(": ")[-1].strip().rstrip(".")})') from None
 
@@ -263,6 +270,7 @@ def _signal_blocks(path):
     with _sound(path) as f:
         resampler, n = soxr.ResampleStream(f.samplerate, SR, 1, dtype='float32', quality='HQ'), 0
         for block in f.blocks(LONG // 4 // f.channels, dtype='float32', always_2d=True):
+            if not len(block): break # a header may promise years
             n += len(block)
             yield _one_channel(block) if f.samplerate == SR else resampler.resample_chunk(np.ascontiguousarray(_one_channel(block)), last=n == f.frames)
         if n < f.frames: raise ValueError(f'truncated: {n} of {f.frames} samples')
@@ -457,8 +465,9 @@ def clip_features(path:str|Path, # a sound file
                  ) -> np.ndarray: # (180 + more,) float32, in the order of FEATURES and more_names
     "The features of a file; a `ValueError` says why it has none"
     with _sound(path) as f:
-        if long := f.frames * f.channels > LONG:
-            if more or trim_db: raise ValueError(f'too long for more and trim_db: {f.frames * f.channels:,} samples; from {LONG:,} on a recording is read in blocks, and has only the {len(FEATURES)} features: cut it into shorter files, or leave more and trim_db out')
+        n = f.frames * max(f.channels, SR // (4 * f.samplerate)) # low rates grow
+        if long := n > LONG:
+            if more or trim_db: raise ValueError(f'too long for more and trim_db: {n:,} samples; from {LONG:,} on a recording is read in blocks, and has only the {len(FEATURES)} features: cut it into shorter files, or leave more and trim_db out')
         else: signal = trim(_read(f), trim_db)
     if long: return recording_features(path)
     S, mel = _spectra(signal)
@@ -510,6 +519,12 @@ def _sha256(path):
     except OSError: return ''
 
 def _keys(paths, settings): return [s and hashlib.sha256(f'{CACHE_VERSION} {settings} {s}'.encode()).hexdigest() for s in map(_sha256, paths)]
+
+def _stamp(path):
+    "A number that changes when a file does"
+    try: found = os.stat(path)
+    except (OSError, ValueError): return 0
+    return hash((found.st_mtime_ns, found.st_size, found.st_ino))
 
 def cache_keys(paths:list, # files
                settings:str, # what the values depend on beside the sound
@@ -564,6 +579,12 @@ def _extract_batch(paths, more='', trim_db=0.):
             except (ValueError, OSError) as e: rows.append(str(e))
     return rows
 
+def _in_processes(work, batches, n_jobs):
+    "`map(work, batches)` in processes of this machine"
+    from concurrent.futures.process import BrokenProcessPool
+    try: yield from Parallel(n_jobs, return_as='generator', batch_size=1)(delayed(work)(b) for b in batches)
+    except BrokenProcessPool: raise OSError('a worker process was killed, as happens when memory runs out: use fewer (n_jobs 1), or close something; what is in the cache stays, the same call goes on from there') from None
+
 def _on_cluster(work, batches, address):
     "`map(work, batches)` on a Dask cluster"
     try: from distributed import Client
@@ -582,6 +603,7 @@ def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
     from ser_nb.feature_extraction import _extract_batch # workers import it; what is defined in a notebook cannot be sent to them
     missing = []
     with closing(FeatureCache(cache)) as store:
+        stamps = np.fromiter(map(_stamp, paths) if store.db else (), np.int64)
         keys = cache_keys(paths, f'{sorted(more.split())} {float(trim_db)}') if store.db else [''] * len(paths)
         for i, row in enumerate(store.known(keys)):
             if row is None: missing.append(i)
@@ -589,10 +611,9 @@ def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
         parts = [missing[i:i + batch_size] for i in range(0, len(missing), batch_size)]
         batches = [[paths[i] for i in part] for part in parts]
         job = partial(_extract_batch, more=more, trim_db=trim_db)
-        if dask: work = _on_cluster(job, batches, dask)
-        else: work = Parallel(1 if len(missing) <= (FEW if n_jobs == -1 else batch_size) else n_jobs, return_as='generator', batch_size=1)(delayed(job)(b) for b in batches)
+        work = _on_cluster(job, batches, dask) if dask else _in_processes(job, batches, 1 if len(missing) <= (FEW if n_jobs == -1 else batch_size) else n_jobs)
         for part, rows in zip(parts, progress(work, 'extracting', len(parts))):
-            store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str)})
+            store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str) and _stamp(paths[i]) == stamps[i]}) # not what changed after it was looked up
             yield from zip(part, rows)
 
 def extract(clips:pd.DataFrame, # a clip table
@@ -718,7 +739,7 @@ def read_feature_file(path:str|Path # a feature CSV, or a folder of Parquet part
     columns = _columns(table)[len(ABOUT):]
     text = [c for c in columns if table[c].dtype.kind not in 'fiu'] # something in them is not a number
     table[text] = table[text].apply(pd.to_numeric, errors='coerce')
-    table = pd.concat([table[list(ABOUT)], pd.DataFrame(table[columns].to_numpy(np.float32), columns=columns)], axis=1)
+    with np.errstate(over='ignore'): table = pd.concat([table[list(ABOUT)], pd.DataFrame(table[columns].to_numpy(np.float32), columns=columns)], axis=1) # too large a number is none
     _check_rows(table, path)
     return table
 
@@ -727,14 +748,11 @@ def _with_functionals(table, path):
     if not (file := functionals_file(path)).exists(): return table
     try:
         with np.load(file) as f: names, more = f['clips'], pd.DataFrame(f['values'].astype(np.float32), columns=f['columns'])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as e: raise ValueError(f'{file}: not a file of functionals ({e})') from None
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, RuntimeError, BadZipFile, zlib.error, struct.error, MemoryError) as e: raise ValueError(f'{file}: not a file of functionals ({(str(e) or type(e).__name__).splitlines()[0]})') from None
     if 'file' not in table or names.tolist() != table.file.tolist(): raise ValueError(f'{file} does not belong to {path}: the clips in it are others; extract again')
     return pd.concat([table, more], axis=1)
 
-def _read_csv(path):
-    try: return pd.read_csv(path, dtype=dict.fromkeys(ABOUT, str), keep_default_na=False, encoding='utf-8')
-    except FileNotFoundError: raise FileNotFoundError(f'{path}: there is no such file') from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not a feature file ({str(e).strip()})') from None
+def _read_csv(path): return _read_table(path, dict.fromkeys(ABOUT, str), 'a feature file')
 
 def read_features(folder:str|Path='' # where the two files are; '' = those that come with the package
                  ) -> tuple: # train and test

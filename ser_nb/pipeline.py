@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from .run_folder import notebooks_dir, project_dir, read_json, replacing, write_json
+from .run_folder import held, notebooks_dir, project_dir, read_json, replacing, write_json
 
 # %% ../nbs/Pipeline.ipynb #d4aadded
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
@@ -85,7 +85,13 @@ def plan(jobs:list, # names of jobs
 def _existing(name, path):
     "An absolute path, refused by its parameter's name where nothing is there"
     if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
-    return os.path.abspath(path)
+    return _utf8(name, os.path.abspath(path))
+
+def _utf8(name, path):
+    "A path that fits into a notebook, refused where it does not"
+    try: str(path).encode()
+    except UnicodeEncodeError: raise click.UsageError(f'{name}: {_shown(str(path))}: the name is not UTF-8') from None
+    return path
 
 # %% ../nbs/Pipeline.ipynb #90e9733f
 _QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
@@ -143,23 +149,31 @@ def run(jobs, given, data, out, dask, smoke):
     They run in that order, and each takes over what the one before it made."""
     jobs = jobs or ('train',)
     if dask: given = (*given, ('dask', dask))
-    name = time.strftime('%Y-%m-%d-%H%M%S-') + '-'.join(j for j in JOBS if j in jobs)
-    out = Path(out).absolute() if out else project_dir()/'runs'/name
+    out = _utf8('--out', Path(out).absolute() if out else _new_folder('-'.join(j for j in JOBS if j in jobs)))
     if out.exists() and not out.is_dir(): raise click.UsageError(f'--out: {out} is a file, not a folder')
     steps = plan(jobs, given, data, out, smoke)
+    try:
+        with held(out): _run_steps(steps, out)
+    except (JobFailed, OSError, ValueError) as e: raise click.ClickException(str(e)) from None
+    click.echo(f'run folder: {out} (report.html shows all of it)')
+
+def _new_folder(name):
+    "A run folder that is not there yet"
+    first = project_dir()/'runs'/f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}"
+    return next(p for p in (first, *(first.with_name(f'{first.name}-{i}') for i in range(2, 999))) if not p.exists())
+
+def _run_steps(steps, out):
+    "Run jobs one after the other, show what they found, and write the report"
     for i, (job, parameters) in enumerate(steps, 1):
         click.echo(f"[{i}/{len(steps)}] {job}: {JOBS[job]['notebook']}.ipynb", err=True)
         start = time.perf_counter()
         try: run_job(job, parameters)
-        except (JobFailed, OSError) as e:
-            click.echo(f'{job} failed: {e}', err=True)
-            sys.exit(1)
+        except (JobFailed, OSError) as e: raise JobFailed(f'{job} failed: {e}') from None
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
     _show_scores(read_json(out/'metrics.json'))
-    if 'benchmark' in jobs: click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
+    if 'benchmark' in dict(steps): click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
     from ser_nb.report import write_report
     write_report(out)
-    click.echo(f'run folder: {out} (report.html shows all of it)')
 
 # %% ../nbs/Pipeline.ipynb #6ce7fa97
 @main.command()
@@ -182,12 +196,16 @@ def audit(table):
     from ser_nb.evaluation import audit_file
     if table: _existing('TABLE', table)
     try: found = audit_file(table)
-    except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
+    except (ValueError, OSError) as e: raise click.UsageError(_shown(str(e))) from None
     click.echo(pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example']).to_string(index=False) if found else 'nothing shared')
     sys.exit(int(any(f['severity'] == 'error' for f in found)))
 
 # %% ../nbs/Pipeline.ipynb #e2972162
 _COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue', angry='red', fearful='magenta', disgust='green', surprised='cyan')
+
+def _shown(text):
+    "Text that every terminal takes: a file's name need not be UTF-8"
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 def _as_line(path, row, times):
     "A row of the table on a terminal"
@@ -253,13 +271,15 @@ def predict(sounds, folder, form, timeline, plot):
     if not form and sys.stdout.isatty(): click.secho(f'{model.run}: {about_model(model.about)}', dim=True, err=True)
     with tempfile.TemporaryDirectory() as kept:
         asked = list(_sources(sounds, kept))
-        names = iter([name for path, name in asked if path])
-        for reason in (name for path, name in asked if not path): click.echo(reason, err=True); failed += 1
-        for path, row, line in predict_files(model, [path for path, _ in asked if path]):
-            name = next(names)
-            if line is None: click.echo(f'{name}: {row}', err=True); failed += 1; continue
-            _show_rows(name, line if timeline and len(line) else row, form, timeline, first); first = False
-            if plot: _save_timeline(plot, name, line, row.end_s[0])
+        names = iter([_shown(name) for path, name in asked if path])
+        for reason in (name for path, name in asked if not path): click.echo(_shown(reason), err=True); failed += 1
+        try:
+            for path, row, line in predict_files(model, [path for path, _ in asked if path]):
+                name = next(names)
+                if line is None: click.echo(f'{name}: {row}', err=True); failed += 1; continue
+                _show_rows(name, line if timeline and len(line) else row, form, timeline, first); first = False
+                if plot: _save_timeline(plot, name, line, row.end_s[0])
+        except OSError as e: raise click.ClickException(str(e)) from None # a folder that cannot be written, a worker that was killed
     sys.exit(int(failed > 0))
 
 # %% ../nbs/Pipeline.ipynb #abebf1e0
@@ -290,8 +310,10 @@ def report(runs, out):
         if len(runs) == 1: return click.echo(write_report(runs[0]))
         table, page = compare_runs(runs), comparison_html(runs)
     except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
-    with replacing(out) as part: part.write_text(page, encoding='utf-8')
-    click.echo(f"{table.loc[['scores']].droplevel(0).to_string() if 'scores' in table.index else 'no scores'}\n{out}")
+    try:
+        with replacing(out) as part: part.write_text(page, encoding='utf-8', errors='replace')
+    except OSError as e: raise click.ClickException(str(e)) from None
+    click.echo(_shown(f"{table.loc[['scores']].droplevel(0).to_string() if 'scores' in table.index else 'no scores'}\n{out}"))
 
 # %% ../nbs/Pipeline.ipynb #bd091abb
 def _fit_to_store(output):

@@ -11,16 +11,15 @@ __all__ = ['WINDOW', 'HOP', 'LONGEST', 'ANSWER', 'REJECTED', 'pretrained', 'newe
 # %% ../nbs/Prediction.ipynb #b5d8c24d
 import html, io, os, re, tempfile, threading
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from .combining_datasets import EMOTIONS, GENDERS, LABELS, SOUND_SUFFIXES, find_files
-from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, MORE, N_FFT, N_MELS, SR, _HZ, _linear_algebra, _means, _signal_blocks, _sound, _spectra, decibels, load,
-                                       magnitudes, mel_filters, mel_spectrogram, to_signal)
+from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, LONG, MORE, N_FFT, N_MELS, SR, _HZ, _in_processes, _linear_algebra, _means, _signal_blocks, _sound, _spectra,
+                                       decibels, load, magnitudes, mel_filters, mel_spectrogram, to_signal)
 from .proposed_system import LIGHT, domain_distance, domain_of, read_model_json, values_of
 from .run_folder import notebooks_dir, progress, project_dir
 
@@ -108,7 +107,7 @@ _QUIET, _BELOW = -70., 35. # dB: below full scale nothing is heard, and so much 
 
 def _signal(samples, sr):
     "One channel at SR; digital silence stays it"
-    if len(samples) and not np.any(samples): return np.zeros(-(-len(samples) * SR // sr), np.float32)
+    if len(samples) and not np.count_nonzero(samples): return np.zeros(-(-len(samples) * SR // sr), np.float32)
     return to_signal(samples, sr)
 
 def _levels(signal):
@@ -133,7 +132,7 @@ def windows(blocks # the pieces of a signal at SR, in order
 def _clip(path):
     "The signal of a file; None of a recording, which is too long to be a clip"
     with _sound(path) as f:
-        if f.frames > LONGEST * f.samplerate: return None
+        if f.frames > LONGEST * f.samplerate or f.frames * f.channels > 8 * LONG: return None
         samples = f.read(dtype='float32', always_2d=True)
         if len(samples) < f.frames: raise ValueError(f'truncated: {len(samples)} of {f.frames} samples')
         return _signal(samples, f.samplerate)
@@ -222,7 +221,9 @@ class EmotionModel:
     "A trained run, ready to answer; several threads may ask it at the same time"
     def __init__(self, run:str|Path): # a run folder of the train job
         self.run, self.about = Path(run), read_model_json(run)
-        self.columns, self.proba, self.domain = self.about['features'], light_network(run), domain_of(self.about)
+        self.columns, self.proba = self.about['features'], light_network(run)
+        try: self.domain = domain_of(self.about)
+        except ValueError as e: raise ValueError(f"{self.run/'model.json'}: domain: {e}") from None
 
     @classmethod
     def load(cls, run:str|Path=''): # '' = the newest run, or the model that comes with the package
@@ -249,7 +250,7 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
     "Predict many files"
     from ser_nb.prediction import _batch # workers import it; what is defined in a notebook cannot be sent to them
     batches = [paths[i:i + batch_size] for i in range(0, len(paths), batch_size)]
-    work = Parallel(1 if n_jobs == -1 and len(paths) <= FEW else n_jobs, return_as='generator', batch_size=1)(delayed(_batch)(b, model.columns, model.domain) for b in batches)
+    work = _in_processes(partial(_batch, columns=model.columns, domain=model.domain), batches, 1 if n_jobs == -1 and len(paths) <= FEW else n_jobs)
     for batch, found in zip(batches, progress(work, 'listening', len(batches))):
         good = [f for f in found if not isinstance(f, str)]
         lines = _lines(model, good)

@@ -24,7 +24,7 @@ import pandas as pd
 from .combining_datasets import LABELS
 from .evaluation import fit_temperature
 from .feature_extraction import FEATURES, FUNCTIONALS, SPEEDS, at_speed
-from .run_folder import fingerprint, progress, read_json, replacing, versions, write_json
+from .run_folder import check_json, fingerprint, progress, read_json, replacing, versions, write_json
 
 # %% ../nbs/Proposed_System.ipynb #79044ba3
 def _keras():
@@ -361,7 +361,10 @@ def domain_of(about:dict # model.json
     "The Gaussian of a model's training rows"
     if about['domain'] is None: return None
     d = {k: np.array(v.split(), float) for k, v in about['domain'].items()}
-    return d | dict(axes=d['axes'].reshape(len(d['mean']), -1), places=d['places'].astype(int))
+    d |= dict(axes=d['axes'].reshape(len(d['mean']), -1), places=d['places'].astype(int))
+    if not len(d['mean']) == len(d['scale']) == len(d['places']) or d['axes'].shape[1] != len(d['variance']) or not 0 <= d['places'].min() <= d['places'].max() < len(inputs_of('ensemble')): raise ValueError('its numbers do not belong together')
+    for k in ('rest', 'most', 'limit'): d[k] = d[k].item()
+    return d
 
 # %% ../nbs/Proposed_System.ipynb #7112a3b9
 MODEL_FORMAT = 4
@@ -428,6 +431,12 @@ def holds_code(path:str|Path # a Keras h5 file
     found = re.search(rb'"class_name": *"(Lambda|__lambda__|[^"]*>[^"]*)"|"registered_name": *"([^"]*>[^"]*)"|"module": *"((?!keras|builtins)[^"]+)"', data)
     return next(filter(None, found.groups())).decode(errors='replace') if found else ''
 
+_number, _text, _object = (dict(type=t) for t in ('number', 'string', 'object'))
+_holds = lambda names, what: dict(type=['object', 'null'], required=names.split(), additionalProperties=what)
+_ABOUT = dict(properties=dict(model=dict(enum=list(MODELS)), settings=dict(_object, required=['epochs']), temperature=dict(_number, exclusiveMinimum=0), n_components=dict(type=['integer', 'null']), sha256=_text,
+                              light=dict(_object, required=list(LIGHT), additionalProperties=_text), abstention=_holds('coverage threshold accuracy', _number),
+                              domain=_holds('mean scale axes variance rest most limit places', _text)))
+
 def read_model_json(folder:str|Path # a run folder with model.h5 and model.json
                    ) -> dict: # what model.json holds
     "A run's model.json, when it fits its model.h5 and this package; a `ValueError` says where it does not"
@@ -438,6 +447,7 @@ def read_model_json(folder:str|Path # a run folder with model.h5 and model.json
     for key in ('format', 'model', 'labels', 'features', 'settings', 'temperature', 'n_components', 'sha256', 'light', 'abstention', 'domain'):
         if key not in about: raise ValueError(f'{folder/"model.json"}: {key!r} is missing')
     if about['format'] != MODEL_FORMAT: raise ValueError(f"{folder/'model.json'}: format {about['format']!r}, this version reads {MODEL_FORMAT}")
+    check_json(about, _ABOUT, folder/'model.json')
     for name, sha in {'model.h5': about['sha256'], **about['light']}.items():
         if sha != fingerprint(folder/name): raise ValueError(f'{folder}: model.json does not belong to {name} (its sha256 is another)')
     if code := holds_code(folder/'model.h5'): raise ValueError(f'{folder/"model.h5"}: refused, it holds code ({code})')
@@ -456,5 +466,5 @@ def load_model(folder:str|Path # a run folder with model.h5 and model.json
         network = build_network(about['model'], first | dict(n_components=about['n_components']), about['settings'], about['temperature'])
         for layer in network.layers:
             if layer.weights and layer.name != 'scaler': layer.set_weights(weights[layer.name])
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, StopIteration) as e: raise ValueError(f'{Path(folder)/"model.h5"}: not a model of this package ({e})') from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError, StopIteration) as e: raise ValueError(f'{Path(folder)/"model.h5"}: not a model of this package ({(str(e) or type(e).__name__).splitlines()[0]})') from None
     return network

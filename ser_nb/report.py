@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .run_folder import read_json, replacing
+from .run_folder import METRICS_SCHEMA, check_json, read_json, replacing
 
 # %% ../nbs/Report.ipynb #ba8600b7
 def read_run(run:str|Path # a run folder
@@ -20,8 +20,9 @@ def read_run(run:str|Path # a run folder
     path = Path(run)/'metrics.json'
     if not path.is_file(): raise ValueError(f'{path}: there is no such file; a run folder of ser-nb run holds it')
     metrics = read_json(path)
-    lost = [k for k in ('job', 'parameters', 'versions', 'machine', 'scores', 'timings') if k not in metrics] if isinstance(metrics, dict) else ['job']
+    lost = [k for k in ('job', 'parameters', 'versions', 'machine', 'scores', 'timings') if k not in metrics]
     if lost: raise ValueError(f'{path}: {lost[0]!r} is missing')
+    check_json(metrics, METRICS_SCHEMA, path)
     return metrics | dict(name=Path(run).resolve().name)
 
 # %% ../nbs/Report.ipynb #8655f1d4
@@ -123,5 +124,5 @@ def write_report(run:str|Path # a run folder
                 ) -> Path: # its report.html
     "Write a run's page into its folder"
     page, path = report_html(run), Path(run)/'report.html'
-    with replacing(path) as part: part.write_text(page, encoding='utf-8')
+    with replacing(path) as part: part.write_text(page, encoding='utf-8', errors='replace')
     return path
