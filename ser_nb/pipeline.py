@@ -114,7 +114,7 @@ def run_job(job:str, # one of JOBS
     os.environ['SER_NB_PROGRESS'] = 'text' if bar else 'none'
     try: execute_notebook(source, part, parameters, cwd=source.parent, stderr_file=sys.stderr if bar else None, **_QUIET)
     except PapermillExecutionError as e: raise JobFailed(f'{source.name}, cell {e.exec_count}: {e.ename}: {e.evalue}\nexecuted copy: {target}') from None
-    except RuntimeError as e: raise JobFailed(f'{source.name}: {e}\nexecuted copy: {target}') from None # the kernel died
+    except RuntimeError as e: raise JobFailed(f'{source.name}: {e} (it was stopped, or memory ran out)\nexecuted copy: {target}') from None
     except OSError as e: # the copy cannot be written: half of one is none
         part.unlink(missing_ok=True)
         raise JobFailed(f'{source.name}: {e.strerror or e}: {target}') from None

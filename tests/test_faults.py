@@ -1,0 +1,185 @@
+"""Runs that are stopped, doubled, starved or cut off: no half file under a final name, the same bytes by the same call again, and a line that says what to do
+
+The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one two.
+"""
+import json, os, random, shutil, signal, subprocess, sys, time, zipfile
+
+import numpy as np, psutil, pytest, soundfile as sf
+
+from campaign import LONG
+from conftest import SER_NB, no_traceback, ser_nb
+from ser_nb.combining_datasets import sample_corpus, scan
+from ser_nb.feature_extraction import SR, extract
+from ser_nb.pipeline import _new_folder
+from ser_nb.run_folder import read_json
+
+TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '2']
+RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), 'extract': (['extract', '--smoke'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']), # the call, and what is the same each time
+        'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'tune': (['baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', '0', '-p', 'tune', 'true', '-p', 'trials', '3'], []),
+        'benchmark': (['benchmark', '--smoke'], [])}
+STOPPED = list(RUNS) if LONG else ['combine']
+
+
+def whole(path):
+    "Whether a file is all there"
+    data = path.read_bytes()
+    if path.suffix in ('.json', '.ipynb'): return bool(json.loads(data))
+    if path.suffix == '.npz': return zipfile.ZipFile(path).testzip() is None
+    return {'.png': data.endswith(b'IEND\xaeB`\x82'), '.csv': data.endswith(b'\n'), '.html': data.rstrip().endswith(b'</html>'), '.h5': data.startswith(b'\x89HDF')}.get(path.suffix, True)
+
+
+def final_files(out):
+    return [p for p in out.rglob('*') if p.is_file() and not p.name.startswith('.') and 'work' not in p.parts and p.suffix not in ('.db', '.db-journal')]
+
+
+def untimed(value):
+    "Scores without the seconds among them"
+    return {k: untimed(v) for k, v in value.items() if not k.endswith('_s')} if isinstance(value, dict) else value
+
+
+def same_outcome(a, b, names):
+    first, second = (read_json(f/'metrics.json') for f in (a, b))
+    if names: # what is tuned anew or measured is other numbers each time
+        for key in ('job', 'parameters', 'versions', 'data', 'audit', 'files', 'scores'): assert untimed(first[key]) == untimed(second[key]), key
+    for name in names: assert (a/name).read_bytes() == (b/name).read_bytes(), name
+    assert {p.relative_to(a) for p in final_files(a)} == {p.relative_to(b) for p in final_files(b)}
+    return True
+
+
+def start(args, out): return subprocess.Popen([SER_NB, 'run', *args, '--out', out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop(running, sig):
+    "Stop a run as its user or the system would; nothing of it goes on"
+    children = psutil.Process(running.pid).children(recursive=True)
+    running.send_signal(sig)
+    _, said = running.communicate(timeout=60)
+    assert not psutil.wait_procs(children, timeout=20)[1], 'a process was left behind'
+    return said
+
+
+@pytest.mark.parametrize('job', STOPPED)
+def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gives_the_same_bytes(job, tmp_path):
+    args, names = RUNS[job]
+    began = time.perf_counter()
+    assert ser_nb('run', *args, '--out', tmp_path/'undisturbed').returncode == 0
+    seconds, moments, stopped, n = time.perf_counter() - began, random.Random(job), 0, 10 if LONG else 2
+    for i in range(3 * n):
+        if stopped == n: break
+        running = start(args, out := tmp_path/'out')
+        try: running.wait(moments.uniform(0, seconds)); running.communicate()
+        except subprocess.TimeoutExpired:
+            said = stop(running, [signal.SIGKILL, signal.SIGTERM][stopped % 2]); stopped += 1
+            assert running.returncode and 'Traceback' not in said, said
+        for path in final_files(out) if out.exists() else (): assert whole(path), path
+        for name in names: assert not (out/name).exists() or (out/name).read_bytes() == (tmp_path/'undisturbed'/name).read_bytes(), name
+        if i % 3 == 2: assert (done := ser_nb('run', *args, '--out', out)).returncode == 0, done.stderr; assert same_outcome(tmp_path/'undisturbed', out, names); shutil.rmtree(out)
+    assert stopped == n and (done := ser_nb('run', *args, '--out', out)).returncode == 0, done.stderr
+    assert same_outcome(tmp_path/'undisturbed', out, names) and not list(out.rglob('.part-*'))
+
+
+@pytest.mark.skipif(not LONG, reason='several trainings: make campaign')
+def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(tmp_path):
+    assert ser_nb('run', *TRAIN, '--out', tmp_path/'undisturbed').returncode == 0
+    running, kept = start(TRAIN, tmp_path/'out'), tmp_path/'out'/'.finished'
+    while not list(kept.glob('[!.]*.npz')): assert running.poll() is None; time.sleep(.05)
+    stop(running, signal.SIGKILL)
+    finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
+    assert (done := ser_nb('run', *TRAIN, '--out', tmp_path/'out')).returncode == 0, done.stderr
+    assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
+    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_fold'])
+
+
+def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
+    both = [start(RUNS['combine'][0], tmp_path/'out') for _ in range(2)]
+    said = [p.communicate(timeout=300)[1] for p in both]
+    assert sorted(p.returncode for p in both) == [0, 1]
+    refused = said[[p.returncode for p in both].index(1)]
+    assert 'another run is writing into it' in refused and len(refused.strip().splitlines()) == 1
+    assert all(map(whole, final_files(tmp_path/'out')))
+
+
+def test_two_runs_of_the_same_second_get_folders_of_their_own(monkeypatch, tmp_path):
+    import ser_nb.pipeline as pipeline
+    monkeypatch.setattr(pipeline, 'project_dir', lambda: tmp_path); monkeypatch.setattr(time, 'strftime', lambda form: 'today') # a clock that was put back gives a name again, too
+    first = _new_folder('train'); first.mkdir(parents=True)
+    assert (first.name, _new_folder('train').name) == ('today-train', 'today-train-2')
+
+
+def test_a_kernel_killed_for_its_memory_is_one_line(tmp_path):
+    running = start(RUNS['combine'][0], tmp_path/'out')
+    while not (kernels := [c for c in psutil.Process(running.pid).children(recursive=True) if 'ipykernel_launcher' in ' '.join(c.cmdline())]): assert running.poll() is None; time.sleep(.05)
+    kernels[0].kill()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1 and 'Kernel died' in said and 'memory ran out' in said and no_traceback(subprocess.CompletedProcess([], 1, '', said))
+
+
+WORKERS = '''
+import sys, threading, time, psutil, pandas as pd
+from ser_nb.combining_datasets import scan
+from ser_nb.feature_extraction import extract
+clips = pd.concat([scan(sys.argv[1], n_jobs=1)[0]] * 30, ignore_index=True)
+def kill():
+    while not (found := [c for c in psutil.Process().children() if 'LokyProcess' in ' '.join(c.cmdline())]): time.sleep(.02)
+    found[0].kill()
+threading.Thread(target=kill, daemon=True).start()
+try: extract(clips, n_jobs=2, batch_size=4)
+except OSError as e: print(e)
+'''
+
+
+def test_a_worker_killed_for_its_memory_is_one_line_that_says_what_to_do(tmp_path):
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', WORKERS, sample_corpus(tmp_path/'corpus', words=0)], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'a worker process was killed' in done.stdout and 'n_jobs 1' in done.stdout and len(done.stdout.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def three(tmp_path):
+    "A clip table of three tones"
+    rng = np.random.default_rng(0)
+    for i in range(1, 4): sf.write(tmp_path/f'03-01-05-01-01-01-{i:02}.wav', rng.normal(size=SR) * .1, SR)
+    return scan(tmp_path, n_jobs=1)[0]
+
+
+def test_a_clip_that_vanishes_after_it_was_listed_has_its_reason_and_the_others_come_out(three):
+    os.unlink(three.path[1])
+    table, failed = extract(three, n_jobs=1)
+    assert len(table) == 2 and failed.reason.tolist() == ['there is no such file']
+
+
+def test_a_clip_that_changes_after_it_was_looked_up_is_not_kept_under_its_old_bytes(three, tmp_path, monkeypatch):
+    import ser_nb.feature_extraction as fe
+    looked_up, before = fe.cache_keys, extract(three, n_jobs=1)[0]
+    old = open(three.path[1], 'rb').read()
+    def grows(*args):
+        keys = looked_up(*args)
+        sf.write(three.path[1], np.random.default_rng(1).normal(size=2 * SR) * .2, SR)
+        return keys
+    monkeypatch.setattr(fe, 'cache_keys', grows)
+    extract(three, n_jobs=1, cache=tmp_path/'cache')
+    monkeypatch.setattr(fe, 'cache_keys', looked_up)
+    open(three.path[1], 'wb').write(old)
+    assert extract(three, n_jobs=1, cache=tmp_path/'cache')[0].equals(before)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    "A disk that nothing can be written to, with a run on it"
+    disk = tmp_path/'disk'; disk.mkdir()
+    mount = lambda options: subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', disk], capture_output=True, text=True)
+    if not shutil.which('mount') or mount('size=4m').returncode: pytest.skip('no file system can be mounted here')
+    from ser_nb.run_folder import notebooks_dir
+    (disk/'run').mkdir(); shutil.copy(notebooks_dir()/'results'/'metrics.json', disk/'run')
+    assert not mount('remount,ro').returncode
+    yield disk
+    subprocess.run(['umount', '-l', disk], check=True)
+
+
+def test_a_read_only_disk_is_one_line(read_only, tmp_path):
+    sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
+    from ser_nb.prediction import pretrained
+    for args in (['run', 'combine', '--smoke', '--out', read_only/'new'], ['report', read_only/'run'], ['report', read_only/'run', read_only/'run', '--out', read_only/'both.html'],
+                 ['predict', tmp_path/'a.wav', '--plot', read_only, '--run', pretrained()]):
+        done = ser_nb(*args)
+        assert done.returncode in (1, 2) and 'Read-only file system' in done.stderr and str(read_only) in done.stderr and no_traceback(done)
