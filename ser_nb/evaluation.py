@@ -6,9 +6,9 @@
 __all__ = ['SPEAKER_FOLDS', 'LADDER', 'class_report', 'scores', 'accuracy_interval', 'all_rows', 'random_splits', 'mean_scores',
            'nearest_neighbour', 'unseen_speakers', 'emotion_scores', 'normalised_by_speaker', 'across_corpora',
            'unseen_sentences', 'emotion_proba', 'reliability', 'ece', 'fit_temperature', 'risk_coverage',
-           'conformal_threshold', 'conformal_sets', 'scores_by_group', 'audit', 'similarity', 'audit_sound',
-           'audit_file', 'plot_confusion', 'plot_learning', 'plot_class_f1', 'plot_reliability', 'ladder_steps',
-           'ladder', 'plot_ladder']
+           'conformal_threshold', 'conformal_sets', 'scores_by_group', 'audit', 'audit_features', 'similarity',
+           'audit_sound', 'audit_file', 'plot_confusion', 'plot_learning', 'plot_class_f1', 'plot_reliability',
+           'ladder_steps', 'ladder', 'plot_ladder']
 
 # %% ../nbs/Evaluation.ipynb #14893d63
 import re, warnings
@@ -234,6 +234,15 @@ def _parent(file):
     "The clip that an augmented copy was made of, by its name; of any other clip itself"
     return _identity(_COPY.sub('', re.sub(r'\.(wav|flac|mp3|ogg|aiff?)$', '', str(file), flags=re.I)))[0]
 
+def _belied(table):
+    "Which rows say of themselves what their file's name, where it is a published one, says otherwise"
+    columns = ['corpus', 'speaker', 'gender', 'emotion', 'label']
+    def lies(file, *own):
+        try: said = parse_name(_COPY.sub('', str(file)))
+        except ValueError: return False
+        return [said[c] for c in columns] != list(own)
+    return np.array([lies(*row) for row in table[['file', *columns]].itertuples(index=False)], bool)
+
 def _scaled_together(train, test):
     "Whether columns have mean 0 and deviation 1 over both halves together but not over the training rows"
     a, b = (t[list(FEATURES)].to_numpy(np.float64) for t in (train, test))
@@ -253,9 +262,24 @@ def audit(train:pd.DataFrame, # features to learn from
     if all(f in t for t in (train, test) for f in FEATURES):
         numbers = [pd.util.hash_pandas_object(t[list(FEATURES)].astype(np.float32), index=False) for t in (train, test)]
         shared |= dict(same_sound=('error', numbers[1].isin(set(numbers[0])).to_numpy()), scaled_with_test_rows=('error', np.full(len(test), _scaled_together(train, test))))
+    shared |= dict(not_of_its_name=('error', _belied(test)), training_row_not_of_its_name=('error', np.full(len(test), _belied(train).any())))
     shared |= dict(shared_speaker=('note', test.speaker.isin(set(train.speaker)).to_numpy()), shared_sentence=('note', np.array([s in set(sentence) for s in sentence2])))
     return [dict(kind=kind, severity=severity, clips=int(mask.sum()), example=str(test.file[mask.argmax()] if 0 in test.index else test.file.iloc[mask.argmax()]))
             for kind, (severity, mask) in shared.items() if mask.any()]
+
+# %% ../nbs/Evaluation.ipynb #29147e9e
+def audit_features(rows:pd.DataFrame # features, in the order of a file
+                  ) -> list: # findings as those of audit
+    "Rows of published clips with features like those of the clip above or below them: the columns were put together wrongly"
+    known = all_rows(*read_features())
+    place = {_identity(f)[0]: i for i, f in enumerate(known.file)}
+    at = np.array([place.get(_identity(f)[0], -1) for f in rows.file])
+    rows, at = rows[at >= 0], at[at >= 0]
+    if len(rows) < 20: return []
+    published, own = (t[list(FEATURES)].to_numpy(np.float64) / known[list(FEATURES)].std().to_numpy() for t in (known, rows))
+    far = lambda where: ((own - published[where]) ** 2).mean(axis=1)
+    wrong = far(at) > np.minimum(far(np.roll(at, 1)), far(np.roll(at, -1)))
+    return [dict(kind='features_of_another_row', severity='error', clips=int(wrong.sum()), example=str(rows.file.iloc[wrong.argmax()]))] if wrong.mean() > .5 else []
 
 # %% ../nbs/Evaluation.ipynb #ae5a4fee
 def similarity(x:np.ndarray, # (n,) a signal
@@ -312,7 +336,9 @@ def _sample_hash(path):
 def audit_file(path:str|Path='' # folder with the two feature files, or a CSV clip table with a column split; '' = the features that come with the package
               ) -> list: # findings of audit and audit_sound
     "What the halves of a stored split share"
-    if not path or Path(path).is_dir(): return audit(*read_features(path))
+    if not path or Path(path).is_dir():
+        halves = read_features(path)
+        return audit(*halves) + (audit_features(pd.concat(halves, ignore_index=True)) if path else [])
     table = _read_table(path, str, 'a table')
     for column in (*ABOUT, 'split'):
         if column not in table: raise ValueError(f'{path}: column {column!r} is missing')

@@ -191,11 +191,16 @@ def kernel(name):
 def audit(table):
     """What the two halves of a split share, and must not.
 
-    TABLE: a folder with train_features.csv and test_features.csv, or a clip table (CSV) with a column 'split' that says train or test; without it, the features that come with the package. Exit code 1 where there is an error in the split."""
+    TABLE: a folder with train_features.csv and test_features.csv, or a model, or both; or a clip table (CSV) with a column 'split' that says train or test; without it, the features that come with the package. Exit code 1 where there is an error in the split."""
     import pandas as pd
     from ser_nb.evaluation import audit_file
     if table: _existing('TABLE', table)
-    try: found = audit_file(table)
+    try:
+        model = table and os.path.isfile(os.path.join(table, 'model.json'))
+        found = [] if model and not any(os.path.exists(os.path.join(table, f)) for f in ('train_features.csv', 'train_features')) else audit_file(table)
+        if model:
+            from ser_nb.prediction import audit_model
+            found += audit_model(table)
     except (ValueError, OSError) as e: raise click.UsageError(_shown(str(e))) from None
     click.echo(pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example']).to_string(index=False) if found else 'nothing shared')
     sys.exit(int(any(f['severity'] == 'error' for f in found)))

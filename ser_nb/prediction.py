@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'HOP', 'LONGEST', 'ANSWER', 'REJECTED', 'pretrained', 'newest_run', 'light_network', 'signal_features',
-           'band_limit', 'fill_top', 'windows', 'heard', 'answers', 'EmotionModel', 'predict_files',
+           'band_limit', 'fill_top', 'windows', 'heard', 'answers', 'EmotionModel', 'predict_files', 'audit_model',
            'sounds_without_speech', 'plot_answer', 'sentence', 'plot_timeline', 'as_dict', 'sound_paths', 'about_model',
            'as_file', 'listen', 'as_html', 'answer_upload', 'only_from_here', 'demo_page', 'serve_demo']
 
@@ -19,9 +19,9 @@ import pandas as pd
 
 from .combining_datasets import EMOTIONS, GENDERS, LABELS, SOUND_SUFFIXES, find_files
 from .feature_extraction import (FEATURES, FEW, HOP_LENGTH, LONG, MORE, N_FFT, N_MELS, SR, _HZ, _in_processes, _linear_algebra, _means, _signal_blocks, _sound, _spectra,
-                                       decibels, load, magnitudes, mel_filters, mel_spectrogram, to_signal)
+                                       decibels, load, magnitudes, mel_filters, mel_spectrogram, read_features, to_signal)
 from .proposed_system import LIGHT, domain_distance, domain_of, read_model_json, values_of
-from .run_folder import notebooks_dir, progress, project_dir
+from .run_folder import fingerprint, notebooks_dir, progress, project_dir
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 def pretrained() -> Path: # the folder with model.json, model.h5 and the light copy
@@ -260,6 +260,18 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
             else:
                 yield path, rows.iloc[k:k + 1].reset_index(drop=True), lines.iloc[bounds[k]:bounds[k + 1], 1:].reset_index(drop=True)
                 k += 1
+
+# %% ../nbs/Prediction.ipynb #35d9313e
+def audit_model(run:str|Path # a run folder of the train job
+               ) -> list: # findings as those of the linter
+    "Whether a model still scores on the test rows that come with the package what it recorded, where it was judged on them"
+    model, test = EmotionModel.load(run), read_features()[1]
+    about = model.about
+    recorded = about.get('scores', {}).get('random_80_20', {}).get(about['model'], {}).get('accuracy')
+    if recorded is None or about.get('data', {}).get('test_fingerprint') != fingerprint(test): return []
+    said = np.array(LABELS)[model.proba(values_of(test, model.columns)).argmax(axis=1)]
+    wrong = said != test.label.to_numpy()
+    return [dict(kind='not_the_scores_it_recorded', severity='error', clips=int(wrong.sum()), example=f'right {1 - wrong.mean():.3f}, recorded {recorded:.3f}')] if abs(1 - wrong.mean() - recorded) > .005 else []
 
 # %% ../nbs/Prediction.ipynb #b7d7ba37
 def _notes(rng, t, hz, decay):

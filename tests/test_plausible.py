@@ -1,0 +1,47 @@
+"What is wrong but looks right: each is named by `ser-nb audit`"
+import numpy as np, pandas as pd, pytest
+
+from campaign import command
+from ser_nb.combining_datasets import LABELS
+from ser_nb.feature_extraction import ABOUT, FEATURES, read_features, write_features
+from ser_nb.prediction import pretrained
+from ser_nb.run_folder import fingerprint, read_json, write_json
+
+OWN = list(ABOUT[1:])
+
+
+@pytest.fixture(scope='module')
+def halves():
+    train, test = (t[[*ABOUT, *FEATURES]] for t in read_features())
+    return train[::5].reset_index(drop=True), test[::5].reset_index(drop=True)
+
+
+def labels_shifted(train, test): return train.assign(**{c: np.roll(train[c], 1) for c in OWN}), test
+def corpora_swapped(train, test): return train, test.assign(corpus=test.corpus.map(lambda c: dict(ravdess_speech='tess', tess='ravdess_speech').get(c, c)))
+def features_shifted(train, test): return train.assign(**dict(zip(FEATURES, np.roll(train[list(FEATURES)], 1, axis=0).T))), test.assign(**dict(zip(FEATURES, np.roll(test[list(FEATURES)], 1, axis=0).T)))
+def a_test_row_in_training(train, test): return pd.concat([train, test[:1]]), test
+def a_test_row_in_training_under_another_name(train, test): return pd.concat([train, test[:1].assign(file='mine')]), test
+def scaled_with_the_test_rows(train, test):
+    both = pd.concat([train, test])[list(FEATURES)]
+    return tuple(t.assign(**{f: (t[f] - both[f].mean()) / both[f].std(ddof=0) for f in FEATURES}) for t in (train, test))
+
+
+@pytest.mark.parametrize('wrong, kind', [(labels_shifted, 'training_row_not_of_its_name'), (corpora_swapped, 'not_of_its_name'), (features_shifted, 'features_of_another_row'), (a_test_row_in_training, 'same_clip'),
+                                         (a_test_row_in_training_under_another_name, 'same_sound'), (scaled_with_the_test_rows, 'scaled_with_test_rows')])
+def test_a_table_that_is_wrong_is_named(halves, tmp_path, wrong, kind):
+    right, found = (command('audit', tmp_path) for t in (halves, wrong(*halves)) if not write_features(*t, tmp_path))
+    assert kind not in right[1] and found[0] == 1 and kind in found[1]
+
+
+def test_a_model_whose_labels_were_permuted_is_named(tmp_path):
+    import openvino as ov, openvino.opset13 as op, shutil
+    shutil.copytree(pretrained(), tmp_path/'run')
+    assert command('audit', tmp_path/'run')[:2] == (0, 'nothing shared\n')
+    model = ov.Core().read_model(tmp_path/'run'/'model.xml')
+    last = model.outputs[0].get_node().input_value(0)
+    ov.save_model(ov.Model([op.gather(last, np.roll(np.arange(len(LABELS)), 1), np.array(1))], model.get_parameters()), tmp_path/'model.xml', compress_to_fp16=False)
+    for name in ('model.xml', 'model.bin'): shutil.move(tmp_path/name, tmp_path/'run'/name)
+    about = read_json(tmp_path/'run'/'model.json')
+    write_json(about | dict(light={n: fingerprint(tmp_path/'run'/n) for n in about['light']}), tmp_path/'run'/'model.json') # the fingerprints fit
+    code, said, _ = command('audit', tmp_path/'run')
+    assert code == 1 and 'not_the_scores_it_recorded' in said
