@@ -421,6 +421,8 @@ def _png(line, seconds):
     return file.getvalue()
 
 # %% ../nbs/Prediction.ipynb #37dbe5cf
+_WAITING, _said_of = 64, {} # how many may wait; the latest answers: Gradio keeps the same bytes, sent by two, in one file, and the first answer deletes it
+
 def answer_upload(model:EmotionModel, # see EmotionModel.load
                   path:str # a file that was uploaded; it is deleted; None = there is none
                  ) -> str: # HTML
@@ -429,8 +431,12 @@ def answer_upload(model:EmotionModel, # see EmotionModel.load
     try:
         found = _batch([path], model.columns, model.domain, strict=True)
         lines = _lines(model, found)
-        return as_html(_rows(model, found, lines).iloc[0], lines)
-    except (ValueError, OSError) as e: return f'<div class="ser">{_STYLE}<p>This cannot be heard: {html.escape(str(e))}.</p></div>'
+        _said_of[str(path)] = said = as_html(_rows(model, found, lines).iloc[0], lines)
+        while len(_said_of) > _WAITING: _said_of.pop(list(_said_of)[0], None)
+        return said
+    except (ValueError, OSError) as e:
+        if not os.path.exists(path) and str(path) in _said_of: return _said_of[str(path)]
+        return f'<div class="ser">{_STYLE}<p>This cannot be heard: {html.escape(str(e))}.</p></div>'
     finally: Path(path).unlink(missing_ok=True)
 
 # %% ../nbs/Prediction.ipynb #e387cfbe
@@ -477,7 +483,7 @@ def demo_page(model:EmotionModel # see EmotionModel.load
         spoken.stop_recording(answer, spoken, [said, spoken, file], show_progress='minimal')
         file.upload(answer, file, [said, spoken, file], show_progress='minimal')
         gr.Markdown(f'Model: {about_model(model.about)}.')
-    return page
+    return page.queue(max_size=_WAITING, default_concurrency_limit=2) # more than these are told that it is busy
 
 # %% ../nbs/Prediction.ipynb #888e2be9
 def serve_demo(model:EmotionModel, # see EmotionModel.load
