@@ -9,14 +9,15 @@ import numpy as np, psutil, pytest, soundfile as sf
 from campaign import LONG
 from conftest import SER_NB, no_traceback, ser_nb
 from ser_nb.combining_datasets import sample_corpus, scan
-from ser_nb.feature_extraction import SR, extract
+from ser_nb.feature_extraction import SR, extract, split, write_features
 from ser_nb.pipeline import _new_folder
 from ser_nb.run_folder import read_json
 
-TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '2']
-RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), 'extract': (['extract', '--smoke'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']), # the call, and what is the same each time
-        'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'tune': (['baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', '0', '-p', 'tune', 'true', '-p', 'trials', '3'], []),
-        'benchmark': (['benchmark', '--smoke'], [])}
+TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '2', '-p', 'features_dir', '{features}']
+RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time
+        'extract': (['extract', '--smoke', '-p', 'more', 'functionals'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
+        'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),
+        'tune': (['baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', '0', '-p', 'tune', 'true', '-p', 'trials', '3', '-p', 'folds', '2', '-p', 'features_dir', '{features}'], [])}
 STOPPED = list(RUNS) if LONG else ['combine']
 
 
@@ -46,6 +47,14 @@ def same_outcome(a, b, names):
     return True
 
 
+@pytest.fixture(scope='module')
+def features(tmp_path_factory):
+    "Features of a small corpus of tones with all labels, two clips of each speaker, emotion and sentence"
+    folder = tmp_path_factory.mktemp('features')
+    write_features(*split(extract(scan(sample_corpus(folder/'corpus', words=0))[0], n_jobs=1, more='functionals')[0]), folder)
+    return folder
+
+
 def start(args, out): return subprocess.Popen([SER_NB, 'run', *args, '--out', out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -59,8 +68,8 @@ def stop(running, sig):
 
 
 @pytest.mark.parametrize('job', STOPPED)
-def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gives_the_same_bytes(job, tmp_path):
-    args, names = RUNS[job]
+def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gives_the_same_bytes(job, tmp_path, features):
+    args, names = [a.format(features=features) for a in RUNS[job][0]], RUNS[job][1]
     began = time.perf_counter()
     assert ser_nb('run', *args, '--out', tmp_path/'undisturbed').returncode == 0
     seconds, moments, stopped, n = time.perf_counter() - began, random.Random(job), 0, 10 if LONG else 2
@@ -79,13 +88,14 @@ def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gi
 
 
 @pytest.mark.skipif(not LONG, reason='several trainings: make campaign')
-def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(tmp_path):
-    assert ser_nb('run', *TRAIN, '--out', tmp_path/'undisturbed').returncode == 0
-    running, kept = start(TRAIN, tmp_path/'out'), tmp_path/'out'/'.finished'
+def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(tmp_path, features):
+    call = [a.format(features=features) for a in TRAIN]
+    assert ser_nb('run', *call, '--out', tmp_path/'undisturbed').returncode == 0
+    running, kept = start(call, tmp_path/'out'), tmp_path/'out'/'.finished'
     while not list(kept.glob('[!.]*.npz')): assert running.poll() is None; time.sleep(.05)
     stop(running, signal.SIGKILL)
     finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
-    assert (done := ser_nb('run', *TRAIN, '--out', tmp_path/'out')).returncode == 0, done.stderr
+    assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
     assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_fold'])
 
