@@ -268,10 +268,13 @@ def audit(train:pd.DataFrame, # features to learn from
             for kind, (severity, mask) in shared.items() if mask.any()]
 
 # %% ../nbs/Evaluation.ipynb #29147e9e
+@lru_cache
+def _published(): return all_rows(*read_features())
+
 def audit_features(rows:pd.DataFrame # features, in the order of a file
                   ) -> list: # findings as those of audit
     "Rows of published clips with features like those of the clip above or below them: the columns were put together wrongly"
-    known = all_rows(*read_features())
+    known = _published()
     place = {_identity(f)[0]: i for i, f in enumerate(known.file)}
     at = np.array([place.get(_identity(f)[0], -1) for f in rows.file])
     rows, at = rows[at >= 0], at[at >= 0]

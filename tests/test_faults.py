@@ -1,6 +1,6 @@
 """Runs that are stopped, doubled, starved or cut off: no half file under a final name, the same bytes by the same call again, and a line that says what to do
 
-The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one two.
+The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one one of them.
 """
 import json, os, random, shutil, signal, subprocess, sys, time, zipfile
 
@@ -13,7 +13,7 @@ from ser_nb.feature_extraction import SR, extract, split, write_features
 from ser_nb.pipeline import _new_folder
 from ser_nb.run_folder import read_json
 
-TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '2', '-p', 'features_dir', '{features}']
+TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '0', '-p', 'splits', '2', '-p', 'features_dir', '{features}']
 RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time
         'extract': (['extract', '--smoke', '-p', 'more', 'functionals'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
         'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),
@@ -49,7 +49,7 @@ def same_outcome(a, b, names):
 
 @pytest.fixture(scope='module')
 def features(tmp_path_factory):
-    "Features of a small corpus of tones with all labels, two clips of each speaker, emotion and sentence"
+    "Features of a small corpus of tones: 120 clips of two speakers"
     folder = tmp_path_factory.mktemp('features')
     write_features(*split(extract(scan(sample_corpus(folder/'corpus', words=0))[0], n_jobs=1, more='functionals')[0]), folder)
     return folder
@@ -72,7 +72,7 @@ def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gi
     args, names = [a.format(features=features) for a in RUNS[job][0]], RUNS[job][1]
     began = time.perf_counter()
     assert ser_nb('run', *args, '--out', tmp_path/'undisturbed').returncode == 0
-    seconds, moments, stopped, n = time.perf_counter() - began, random.Random(job), 0, 10 if LONG else 2
+    seconds, moments, stopped, n = time.perf_counter() - began, random.Random(job), 0, 10 if LONG else 1
     for i in range(3 * n):
         if stopped == n: break
         running = start(args, out := tmp_path/'out')
@@ -97,7 +97,7 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
     finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
     assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
-    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_fold'])
+    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_split'])
 
 
 def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
