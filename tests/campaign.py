@@ -203,7 +203,6 @@ def some_clips():
 
 def clip_tables(kind, rng, folder, n):
     "A clip table by the linter's command, or read and extracted: the rows that are good come out"
-    import pandas as pd
     from ser_nb.combining_datasets import CLIP_COLUMNS, read_clips
     from ser_nb.feature_extraction import extract, padded_clips
     clips = some_clips()[list(CLIP_COLUMNS)]
@@ -290,7 +289,7 @@ def stored(name):
 
 def model_files(kind, rng, folder, n):
     "A model whose files were changed, with the fingerprints of the changed ones as a forger would have them"
-    from ser_nb.prediction import EmotionModel, pretrained
+    from ser_nb.prediction import pretrained
     from ser_nb.run_folder import fingerprint
     for i in range(n):
         run = folder/f'run{i}'; run.mkdir()
@@ -367,7 +366,7 @@ def _work(pipe, door, folder):
         work = folder/f'{kind}-{seed}'; work.mkdir()
         try:
             for outcome in function(kind, random.Random(f'{door} {kind} {seed}'), work, n): pipe.send(outcome)
-        except BaseException as e:
+        except BaseException:
             import traceback
             pipe.send(f'fault: {traceback.format_exc()[-1500:]}'.encode('utf-8', 'replace').decode())
         shutil.rmtree(work)

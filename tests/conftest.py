@@ -27,6 +27,11 @@ def pythons():
     return sorted({Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()})
 
 
+def in_one_environment(why):
+    "A mark for what need not be tested twice: the default environment does"
+    return pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason=f'{why}: tested in the default environment')
+
+
 @contextmanager
 def chromium(*flags):
     "Chromium without a window, as Playwright drives it; who uses it is skipped where it is missing"

@@ -1,15 +1,12 @@
 "Baselines: what only whole runs and processes that die can show"
 import os, signal, subprocess, sys, time
-from pathlib import Path
 
-import pytest
-
-from conftest import ser_nb
+from conftest import in_one_environment, ser_nb
 from ser_nb.baselines import SPACES, read_parameters, tune_classifier
 from ser_nb.feature_extraction import FEATURES, read_features
 from ser_nb.run_folder import fingerprint, read_json
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='tuning is the same in both environments: tested in the default one; the job itself in both')
+pytestmark = in_one_environment('tuning is the same in both environments')
 
 TUNE = '''
 import sys

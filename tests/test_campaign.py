@@ -2,14 +2,12 @@
 
 A short form in `make test`, the long one by `make campaign` (SER_NB_CAMPAIGN=long): more than 10,000 inputs, a table of them at its end.
 """
-import sys
-from pathlib import Path
-
 import pandas as pd, pytest
 
 from campaign import DOORS, LONG, MEMORY_MB, run_batches
+from conftest import in_one_environment
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='what is refused is the same in both environments: tested in the default one')
+pytestmark = in_one_environment('what is refused is the same in both environments')
 
 
 @pytest.fixture(scope='module')

@@ -1,15 +1,14 @@
 "The site: nothing a reader follows leads nowhere, and pages can be read on a desk and on a phone"
-import functools, http.server, re, sys, threading
+import functools, http.server, re, threading
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest, yaml
 
-from conftest import ROOT, chromium
+from conftest import ROOT, chromium, in_one_environment
 from ser_nb.docs import without_quarto
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
+pytestmark = in_one_environment('pages and lab are the same in both environments')
 
 
 @pytest.fixture(scope='module')

@@ -2,19 +2,18 @@
 
 The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one one of them.
 """
-import json, os, random, shutil, signal, subprocess, sys, time, zipfile
-from pathlib import Path
+import json, os, random, shutil, signal, subprocess, time, zipfile
 
 import numpy as np, psutil, pytest, soundfile as sf
 
 from campaign import LONG
-from conftest import SER_NB, no_traceback, ser_nb
+from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
 from ser_nb.combining_datasets import sample_corpus, scan
 from ser_nb.feature_extraction import SR, _in_processes, extract, split, write_features
 from ser_nb.pipeline import _new_folder
 from ser_nb.run_folder import read_json
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='what survives is the same in both environments: tested in the default one')
+pytestmark = in_one_environment('what survives is the same in both environments')
 
 TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '0', '-p', 'splits', '2', '-p', 'features_dir', '{features}']
 RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time

@@ -5,7 +5,7 @@ import nbformat, numpy as np, pandas as pd, pytest
 from click.testing import CliRunner
 from papermill import inspect_notebook
 
-from conftest import ROOT, no_traceback, pythons, ser_nb
+from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from ser_nb.baselines import load_classifier
 from ser_nb.combining_datasets import LABELS, sample_corpus
 from ser_nb.feature_extraction import FEATURES, read_features
@@ -97,6 +97,7 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
 
 
+@in_one_environment('sound is harmed alike in both')
 def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same_with_two_workers(whole_way, tmp_path):
     out, _ = whole_way
     table = pd.read_csv(out/'robustness.csv')

@@ -1,12 +1,11 @@
 "JupyterLab as a newcomer meets it: open a notebook, pick the kernel, run all cells, see the picture"
 import json, os, re, subprocess, sys, time
-from pathlib import Path
 
 import nbformat, pytest
 
-from conftest import ROOT, chromium, ser_nb
+from conftest import ROOT, chromium, in_one_environment, ser_nb
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='pages and lab are the same in both environments: tested in the default one')
+pytestmark = in_one_environment('pages and lab are the same in both environments')
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
 "What is wrong but looks right: each is named by `ser-nb audit`"
-import sys
-from pathlib import Path
-
 import numpy as np, pandas as pd, pytest
 
 from campaign import command
+from conftest import in_one_environment
 from ser_nb.combining_datasets import LABELS
 from ser_nb.feature_extraction import ABOUT, FEATURES, read_features, write_features
 from ser_nb.prediction import pretrained
 from ser_nb.run_folder import fingerprint, read_json, write_json
 
-pytestmark = pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason='the linter is the same in both environments: tested in the default one')
+pytestmark = in_one_environment('the linter is the same in both environments')
 
 OWN = list(ABOUT[1:])
 
