@@ -302,13 +302,17 @@ def recording_features(path:str|Path # a sound file of any length
         sums += np.concatenate(parts); n += len(S)
     return (sums / n).astype(np.float32)
 
-# %% ../nbs/Feature_Extraction.ipynb #261894a0
-def _f0(S, highest=600, lowest=60):
+# %% ../nbs/Feature_Extraction.ipynb #1ef2d828
+def _autocorrelation(power): return scipy.fft.dct(power, type=1) # the inverse Fourier transform of what is real and even, times N_FFT
+
+@lru_cache
+def _of_window(): return (r := _autocorrelation(np.abs(scipy.fft.rfft(_window())) ** 2)) / r[0]
+
+def _f0(power, highest=600, lowest=60):
     "F0 in Hz and voicing (0 to 1) of each frame: the highest peak of its autocorrelation over that of the window, short lags first"
     short, long = SR // highest, SR // lowest
-    window = scipy.fft.irfft(np.abs(scipy.fft.rfft(_window())) ** 2)
-    r = scipy.fft.irfft(S ** 2, axis=1)
-    r = r[:, short:long + 1] / np.maximum(r[:, :1], 1e-12) / (window[short:long + 1] / window[0])
+    r = _autocorrelation(power)
+    r = r[:, short:long + 1] / np.maximum(r[:, :1], 1e-12 * N_FFT) / _of_window()[short:long + 1]
     best = (r * np.linspace(1, .8, r.shape[1])).argmax(axis=1) # a lag of two periods fits as well as one of one
     return SR / (short + best), np.take_along_axis(r, best[:, None], axis=1)[:, 0].clip(0, 1)
 
@@ -321,14 +325,14 @@ def _delta_mfcc(signal, S, mel):
     from scipy.ndimage import correlate1d
     return correlate1d(mfcc(decibels(mel)), np.arange(-4, 5) / 60, axis=0, mode='nearest').std(axis=0)
 
-# %% ../nbs/Feature_Extraction.ipynb #08ed29ac
+# %% ../nbs/Feature_Extraction.ipynb #56217e07
 def _energy(signal, S, mel):
     frames = np.lib.stride_tricks.sliding_window_view(_padded(signal), N_FFT)[::HOP_LENGTH]
     db = 10 * np.log10(np.maximum((frames ** 2).mean(axis=1), 1e-10))
     return np.array([db.mean(), db.std(), np.ptp(db)])
 
 def _pitch(signal, S, mel):
-    hz, voicing = _f0(S, 500)
+    hz, voicing = _f0(S ** 2, 500)
     f0 = hz[voicing > .5] if (voicing > .5).any() else np.zeros(1)
     return np.array([f0.mean(), f0.std(), (voicing > .5).mean(), voicing.mean()])
 
@@ -340,10 +344,17 @@ def _shape(signal, S, mel):
     power = np.maximum(S ** 2, 1e-10)
     return _mean_std(centroid, bandwidth, rolloff, np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1))
 
-# %% ../nbs/Feature_Extraction.ipynb #feb9eaf6
+# %% ../nbs/Feature_Extraction.ipynb #f82b6b64
 _STATS = ('mean', 'std', 'p10', 'p50', 'p90')
 
-def _stats(x): return np.concatenate([x.mean(axis=0), x.std(axis=0), *np.percentile(x, (10, 50, 90), axis=0)])
+def _percentiles(x, *wanted):
+    "`np.percentile` over the first axis, several times as fast for the little that a clip is"
+    x, at = np.sort(x, axis=0), (len(x) - 1) * (np.array(wanted) / 100)
+    below = at.astype(int)
+    part, a, b = (at - below).reshape(-1, *[1] * (x.ndim - 1)), x[below], x[np.minimum(below + 1, len(x) - 1)]
+    return np.where(part < .5, a + (b - a) * part, b - (b - a) * (1 - part))
+
+def _stats(x): return np.concatenate([x.mean(axis=0), x.std(axis=0), *_percentiles(x, 10, 50, 90)])
 
 def _slopes(x):
     x = np.pad(x, ((1, 1), (0, 0)), 'edge')
@@ -353,32 +364,32 @@ def _trend(x):
     t = np.arange(len(x)) - (len(x) - 1) / 2
     return t @ x / (t @ t) * SR / HOP_LENGTH if len(x) > 1 else 0.
 
-def _spectrum_course(S):
+def _spectrum_course(S, power):
     "Log centroid, log spread, flux, log flatness and the balance around 1 kHz of each frame"
     share = S / np.maximum(S.sum(axis=1, keepdims=True), 1e-9)
-    centroid = share @ _HZ
-    spread = np.sqrt(np.maximum(share @ _HZ ** 2 - centroid ** 2, 0))
+    centroid, square = (share @ np.stack([_HZ, _HZ ** 2], axis=1)).T
+    spread = np.sqrt(np.maximum(square - centroid ** 2, 0))
     flux = np.r_[0, np.sqrt((np.diff(share, axis=0) ** 2).sum(axis=1))]
     flatness = np.log(S + 1e-9).mean(axis=1) - np.log(S.mean(axis=1) + 1e-9)
-    power, low = S ** 2, np.searchsorted(_HZ, 1000)
+    low = np.searchsorted(_HZ, 1000)
     db = lambda p: 10 * np.log10(p.sum(axis=1) + 1e-9)
     return np.stack([np.log(centroid + 1), np.log(spread + 1), flux, flatness, db(power[:, :low]) - db(power[:, low:])], axis=1)
 
-# %% ../nbs/Feature_Extraction.ipynb #ff96a6e5
-def _melody(S, active):
+# %% ../nbs/Feature_Extraction.ipynb #ac4e6027
+def _melody(power, active):
     "F0 in semitones over 55 Hz where the voice is on, and how much it is on"
-    hz, voicing = _f0(S)
+    hz, voicing = _f0(power)
     tone, voiced = 12 * np.log2(hz / 55), active & (voicing > .6)
     step = np.diff(tone)[voiced[1:] & voiced[:-1]]
     step = step[abs(step) < 4] if (abs(step) < 4).any() else np.zeros(1) # larger ones are errors of an octave
     on, heard = voicing[active], tone[voiced] if voiced.sum() > 3 else np.zeros(4)
-    return np.array([heard.mean(), heard.std(), *np.percentile(heard, (5, 25, 50, 75, 95)), _trend(heard),
+    return np.array([heard.mean(), heard.std(), *_percentiles(heard, 5, 25, 50, 75, 95), _trend(heard),
                      abs(step).mean(), step.std(), step.mean(), voiced.mean(), on.mean(), on.std()])
 
 def _loudness(energy, active):
     "Energy in dB relative to the loud level, and the pauses"
-    loud = np.percentile(energy, 98)
-    return np.array([loud, energy[active].mean() - loud, energy[active].std(), *(np.percentile(energy, (10, 25, 50, 75)) - loud), _trend(energy),
+    *quiet, loud = _percentiles(energy, 10, 25, 50, 75, 98)
+    return np.array([loud, energy[active].mean() - loud, energy[active].std(), *(np.array(quiet) - loud), _trend(energy),
                      abs(_slopes(energy[:, None])).mean(), len(energy) * HOP_LENGTH / SR, active.mean(), (np.diff(active.astype(int)) == 1).sum()])
 
 def _modulation(contours):
@@ -388,17 +399,18 @@ def _modulation(contours):
     hz = np.fft.rfftfreq(n, HOP_LENGTH / SR)
     return np.concatenate([np.log(spectrum[(hz >= low) & (hz < 2 * low if low > .5 else hz < 2)].sum(axis=0) * 256 / n / frames + 1e-6) for low in (.5, 2, 4, 8)])
 
-# %% ../nbs/Feature_Extraction.ipynb #942b80a5
+# %% ../nbs/Feature_Extraction.ipynb #5a7a544e
 def _functionals(signal, S, mel):
-    energy = 10 * np.log10(np.maximum((S ** 2).sum(axis=1), 1e-10))
-    active = energy > np.percentile(energy, 98) - 35
+    power = S ** 2
+    energy = 10 * np.log10(np.maximum(power.sum(axis=1), 1e-10))
+    active = energy > _percentiles(energy, 98) - 35
     here = slice(np.flatnonzero(active)[0], np.flatnonzero(active)[-1] + 1)
-    active, energy, S, db = active[here], energy[here], S[here], decibels(mel[here])
+    active, energy, S, power, db = active[here], energy[here], S[here], power[here], decibels(mel[here])
     cepstra, bands = mfcc(db)[:, :25], db.reshape(len(db), 32, 4).mean(axis=2)
     slopes, band_slopes, spoken = _slopes(cepstra)[active], _slopes(bands)[active], cepstra[active][:, :13]
     thirds = [t.mean(axis=0) for t in np.array_split(np.repeat(spoken, 1 if len(spoken) > 2 else 3, axis=0), 3)]
-    parts = (_stats(cepstra[active]), _stats(bands[active]), slopes.std(axis=0), abs(slopes).mean(axis=0), band_slopes.std(axis=0), _stats(_spectrum_course(S)[active]),
-             _melody(S, active), _loudness(energy, active), _modulation(np.c_[energy, bands.reshape(len(bands), 8, 4).mean(axis=2)]), thirds[0] - thirds[1], thirds[2] - thirds[1])
+    parts = (_stats(cepstra[active]), _stats(bands[active]), slopes.std(axis=0), abs(slopes).mean(axis=0), band_slopes.std(axis=0), _stats(_spectrum_course(S, power)[active]),
+             _melody(power, active), _loudness(energy, active), _modulation(np.c_[energy, bands.reshape(len(bands), 8, 4).mean(axis=2)]), thirds[0] - thirds[1], thirds[2] - thirds[1])
     return np.concatenate(parts).astype(np.float16)
 
 _numbered = lambda kind, n, *what: [f'{kind}_{i:02}_{w}' for w in what for i in range(n)]

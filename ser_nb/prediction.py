@@ -101,13 +101,13 @@ def _heard_features(signal, columns, domain):
     filled = _features(signal, S, mel_spectrogram(S), columns)
     return min(bare, filled, key=lambda x: domain_distance(domain, x[None])[0])
 
-# %% ../nbs/Prediction.ipynb #7f23a033
+# %% ../nbs/Prediction.ipynb #b68d5209
 WINDOW, HOP, LONGEST = 3., 1.5, 8. # seconds: a window, from one to the next, and the longest clip that is heard as a whole
 _QUIET, _BELOW = -70., 35. # dB: below full scale nothing is heard, and so much below the loudest moment
 
 def _signal(samples, sr):
     "One channel at SR; digital silence stays it"
-    if len(samples) and not np.count_nonzero(samples): return np.zeros(-(-len(samples) * SR // sr), np.float32)
+    if len(samples) and not samples.any(): return np.zeros(-(-len(samples) * SR // sr), np.float32)
     return to_signal(samples, sr)
 
 def _levels(signal):
@@ -187,7 +187,7 @@ def answers(proba:np.ndarray, # (n, 16) calibrated probabilities, in the order o
     "What a model says, and what it does not want to say"
     return pd.DataFrame(_said(proba, distance, about))
 
-# %% ../nbs/Prediction.ipynb #1efa98a2
+# %% ../nbs/Prediction.ipynb #1859551a
 def _batch(sources, columns, domain=None, strict=False):
     "What is heard in a few files or signals, on one thread of linear algebra; for a bad one its reason"
     def tried(source):
@@ -198,16 +198,16 @@ def _batch(sources, columns, domain=None, strict=False):
     with _linear_algebra().limit(limits=1): return [tried(source) for source in sources]
 
 def _lines(model, found):
-    "Answers for every window of what was heard in several files, with the file's place in the column source"
+    "Answers for every window of what was heard in several files; the index is the file's place"
     source = np.repeat(np.arange(len(found)), np.array([len(f[1]) for f in found], int))
     starts, ends = (np.concatenate([[], *(f[i] for f in found)]) for i in (1, 2))
     X = np.concatenate([np.empty((0, len(model.columns)), np.float32), *(f[3] for f in found)])
-    return pd.DataFrame(dict(source=source, start_s=starts, end_s=ends, **model.said(X)))
+    return pd.DataFrame(dict(start_s=starts, end_s=ends, **model.said(X)), index=source)
 
 def _rows(model, found, lines):
     "One answer for each of several files, from those of their windows"
-    if all(f[1] == [0.] and f[2] == [f[0]] for f in found): return lines.iloc[:, 1:] # clips
-    source, speech, narrow = lines.source.to_numpy(), ~lines.reason.isin(REJECTED).to_numpy(), (lines.reason == 'narrow band').to_numpy()
+    if all(f[1] == [0.] and f[2] == [f[0]] for f in found): return lines # clips
+    source, speech, narrow = lines.index.to_numpy(), ~lines.reason.isin(REJECTED).to_numpy(), (lines.reason == 'narrow band').to_numpy()
     windows = [[i[speech[i]], i][not speech[i].any()] for i in (np.flatnonzero(source == k) for k in range(len(found)))] # where none is speech, all count
     proba, distance = lines[list(LABELS)].to_numpy(), lines.distance.to_numpy()
     mean = np.stack([proba[i].mean(axis=0) if len(i) else np.full(len(LABELS), np.nan, np.float32) for i in windows])
@@ -216,7 +216,7 @@ def _rows(model, found, lines):
     rows.loc[[not len(i) for i in windows], list(_NOTHING)] = list(_NOTHING.values())
     return rows
 
-# %% ../nbs/Prediction.ipynb #6a5ae8f5
+# %% ../nbs/Prediction.ipynb #b7677f59
 class EmotionModel:
     "A trained run, ready to answer; several threads may ask it at the same time"
     def __init__(self, run:str|Path): # a run folder of the train job
@@ -234,14 +234,14 @@ class EmotionModel:
         return _said(self.proba(X), domain_distance(self.domain, X), self.about, _narrow(X, self.columns))
 
     def timeline(self, source): # a path, or (signal, sr); a row a window that is loud enough, of a clip one
-        return _lines(self, _batch([source], self.columns, self.domain, strict=True)).drop(columns='source')
+        return _lines(self, _batch([source], self.columns, self.domain, strict=True)).reset_index(drop=True)
 
     def predict(self, what): # a path, (signal, sr), or a table of features
         if isinstance(what, pd.DataFrame): return pd.concat([what[['file'] if 'file' in what else []].reset_index(drop=True), pd.DataFrame(self.said(values_of(what, self.columns)))], axis=1)
         found = _batch([what], self.columns, self.domain, strict=True)
         return _rows(self, found, _lines(self, found))
 
-# %% ../nbs/Prediction.ipynb #3eb3269e
+# %% ../nbs/Prediction.ipynb #dc755d96
 def predict_files(model:EmotionModel, # see EmotionModel.load
                   paths:list, # sound files
                   n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
@@ -254,11 +254,11 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
     for batch, found in zip(batches, progress(work, 'listening', len(batches))):
         good = [f for f in found if not isinstance(f, str)]
         lines = _lines(model, good)
-        rows, bounds, k = _rows(model, good, lines), np.searchsorted(lines.source, range(len(good) + 1)), 0
+        rows, bounds, k = _rows(model, good, lines), np.searchsorted(lines.index, range(len(good) + 1)), 0
         for path, f in zip(batch, found):
             if isinstance(f, str): yield path, f, None
             else:
-                yield path, rows.iloc[k:k + 1].reset_index(drop=True), lines.iloc[bounds[k]:bounds[k + 1], 1:].reset_index(drop=True)
+                yield path, rows.iloc[k:k + 1].reset_index(drop=True), lines.iloc[bounds[k]:bounds[k + 1]].reset_index(drop=True)
                 k += 1
 
 # %% ../nbs/Prediction.ipynb #35d9313e
