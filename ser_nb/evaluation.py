@@ -267,13 +267,14 @@ def audit(train:pd.DataFrame, # features to learn from
     return [dict(kind=kind, severity=severity, clips=int(mask.sum()), example=str(test.file[mask.argmax()] if 0 in test.index else test.file.iloc[mask.argmax()]))
             for kind, (severity, mask) in shared.items() if mask.any()]
 
-# %% ../nbs/Evaluation.ipynb #29147e9e
+# %% ../nbs/Evaluation.ipynb #28a06d37
 @lru_cache
 def _published(): return all_rows(*read_features())
 
-def audit_features(rows:pd.DataFrame # features, in the order of a file
+def audit_features(rows:pd.DataFrame, # features of one half, in the order of a file
+                   limit:float=.2 # standard deviations of a column; lossless formats stay below .1
                   ) -> list: # findings as those of audit
-    "Rows of published clips with features like those of the clip above or below them: the columns were put together wrongly"
+    "Published clips with features like those of the clip above or below them, or not with those that prediction would compute"
     known = _published()
     place = {_identity(f)[0]: i for i, f in enumerate(known.file)}
     at = np.array([place.get(_identity(f)[0], -1) for f in rows.file])
@@ -282,7 +283,11 @@ def audit_features(rows:pd.DataFrame # features, in the order of a file
     published, own = (t[list(FEATURES)].to_numpy(np.float64) / known[list(FEATURES)].std().to_numpy() for t in (known, rows))
     far = lambda where: ((own - published[where]) ** 2).mean(axis=1)
     wrong = far(at) > np.minimum(far(np.roll(at, 1)), far(np.roll(at, -1)))
-    return [dict(kind='features_of_another_row', severity='error', clips=int(wrong.sum()), example=str(rows.file.iloc[wrong.argmax()]))] if wrong.mean() > .5 else []
+    if wrong.mean() > .5: return [dict(kind='features_of_another_row', severity='error', clips=int(wrong.sum()), example=str(rows.file.iloc[wrong.argmax()]))]
+    off = abs(own - published[at])
+    worst = (typical := np.median(off, axis=0)).argmax()
+    if typical[worst] <= limit: return []
+    return [dict(kind='features_of_other_settings', severity='error', clips=int((off[:, worst] > limit).sum()), example=f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off')]
 
 # %% ../nbs/Evaluation.ipynb #ae5a4fee
 def similarity(x:np.ndarray, # (n,) a signal
@@ -335,13 +340,13 @@ def _sample_hash(path):
     try: return hashlib.sha256(load(path).tobytes()).hexdigest()
     except (ValueError, OSError): return ''
 
-# %% ../nbs/Evaluation.ipynb #0d3fdb21
+# %% ../nbs/Evaluation.ipynb #465c3f56
 def audit_file(path:str|Path='' # folder with the two feature files, or a CSV clip table with a column split; '' = the features that come with the package
               ) -> list: # findings of audit and audit_sound
     "What the halves of a stored split share"
     if not path or Path(path).is_dir():
         halves = read_features(path)
-        return audit(*halves) + (audit_features(pd.concat(halves, ignore_index=True)) if path else [])
+        return audit(*halves) + (sum(map(audit_features, halves), []) if path else [])
     table = _read_table(path, str, 'a table')
     for column in (*ABOUT, 'split'):
         if column not in table: raise ValueError(f'{path}: column {column!r} is missing')

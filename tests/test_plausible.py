@@ -22,6 +22,7 @@ def halves():
 def labels_shifted(train, test): return train.assign(**{c: np.roll(train[c], 1) for c in OWN}), test
 def corpora_swapped(train, test): return train, test.assign(corpus=test.corpus.map(lambda c: dict(ravdess_speech='tess', tess='ravdess_speech').get(c, c)))
 def features_shifted(train, test): return train.assign(**dict(zip(FEATURES, np.roll(train[list(FEATURES)], 1, axis=0).T))), test.assign(**dict(zip(FEATURES, np.roll(test[list(FEATURES)], 1, axis=0).T)))
+def decibels_from_the_loudest(train, test): return train, test.assign(mfcc_00=test.mfcc_00 - 40)
 def a_test_row_in_training(train, test): return pd.concat([train, test[:1]]), test
 def a_test_row_in_training_under_another_name(train, test): return pd.concat([train, test[:1].assign(file='mine')]), test
 def scaled_with_the_test_rows(train, test):
@@ -29,7 +30,7 @@ def scaled_with_the_test_rows(train, test):
     return tuple(t.assign(**{f: (t[f] - both[f].mean()) / both[f].std(ddof=0) for f in FEATURES}) for t in (train, test))
 
 
-@pytest.mark.parametrize('wrong, kind', [(labels_shifted, 'training_row_not_of_its_name'), (corpora_swapped, 'not_of_its_name'), (features_shifted, 'features_of_another_row'), (a_test_row_in_training, 'same_clip'),
+@pytest.mark.parametrize('wrong, kind', [(labels_shifted, 'training_row_not_of_its_name'), (corpora_swapped, 'not_of_its_name'), (features_shifted, 'features_of_another_row'), (decibels_from_the_loudest, 'features_of_other_settings'), (a_test_row_in_training, 'same_clip'),
                                          (a_test_row_in_training_under_another_name, 'same_sound'), (scaled_with_the_test_rows, 'scaled_with_test_rows')])
 def test_a_table_that_is_wrong_is_named(halves, tmp_path, wrong, kind):
     write_features(*wrong(*halves), tmp_path)
@@ -39,7 +40,7 @@ def test_a_table_that_is_wrong_is_named(halves, tmp_path, wrong, kind):
 
 def test_a_table_that_is_right_is_not(halves, tmp_path):
     write_features(*halves, tmp_path)
-    assert not {'not_of_its_name', 'training_row_not_of_its_name', 'features_of_another_row', 'same_clip', 'scaled_with_test_rows'} & set(command('audit', tmp_path)[1].split())
+    assert not {'not_of_its_name', 'training_row_not_of_its_name', 'features_of_another_row', 'features_of_other_settings', 'same_clip', 'scaled_with_test_rows'} & set(command('audit', tmp_path)[1].split())
 
 
 def test_a_model_whose_labels_were_permuted_is_named(tmp_path):

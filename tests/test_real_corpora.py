@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
-from ser_nb.evaluation import audit_sound
+from ser_nb.evaluation import audit_features, audit_sound
 from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, at_speed, extract, load, read_features
 
 
@@ -40,6 +40,12 @@ def test_all_clips_of_both_corpora_are_placed(all_clips):
     assert len(clips) == 5252 and len(rejected) == 0 and clips.label.nunique() == 16
     assert clips.corpus.value_counts().to_dict() == dict(tess=2800, ravdess_speech=1440, ravdess_song=1012)
     assert coverage(clips).missing.sum() == 0 and set(clips.speaker) == {f'{a:02}' for a in range(1, 25)} | {'26', '28'}
+
+
+def test_features_of_other_settings_are_named(all_clips):
+    some = all_clips[0].sample(60, random_state=0)
+    assert audit_features(extract(some)[0]) == []
+    assert [f['kind'] for f in audit_features(extract(some, trim_db=35.)[0])] == ['features_of_other_settings']
 
 
 def test_the_embedded_features_are_those_of_the_original_files(reference, all_clips):
