@@ -10,8 +10,8 @@ __all__ = ['ARTICLE_SETTINGS', 'ESTIMATORS', 'take_turns', 'spread', 'extraction
            'not_accelerated', 'environment_report', 'cold_start', 'warm_predictions', 'prediction_speed',
            'runtime_speed', 'plot_runtimes']
 
-# %% ../nbs/Benchmark.ipynb #d164e4ce
-import json, os, re, subprocess, sys
+# %% ../nbs/Benchmark.ipynb #72a6cdd0
+import json, os, re, subprocess, sys, warnings
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -82,7 +82,7 @@ def extraction_speed(clips:pd.DataFrame, # a clip table
     ways = {'article, one core': article, 'one core': here(1)} | ({f'{n_jobs} cores': here(n_jobs)} if n_jobs > 1 else {})
     return take_turns(ways, clips, rounds)
 
-# %% ../nbs/Benchmark.ipynb #daed99d6
+# %% ../nbs/Benchmark.ipynb #e375bcda
 def dask_scaling(clips:pd.DataFrame, # a clip table
                  rounds:int=5, # repetitions of each
                  workers:int=2 # from one worker process to this many
@@ -91,7 +91,7 @@ def dask_scaling(clips:pd.DataFrame, # a clip table
     try: from distributed import LocalCluster
     except ImportError: raise ImportError("dask_workers: the package distributed is missing: pip install 'ser_nb[dask]', or give 0") from None
     with ExitStack() as stack:
-        start = lambda k: stack.enter_context(LocalCluster(n_workers=k, threads_per_worker=1, host='127.0.0.1', dashboard_address=None, silence_logs='ERROR'))
+        start = lambda k: stack.enter_context(LocalCluster(n_workers=k, threads_per_worker=1, host='127.0.0.1', dashboard_address='127.0.0.1:0', silence_logs='ERROR'))
         clusters = {f'{k} Dask worker' + 's' * (k > 1): start(k).scheduler_address for k in range(1, workers + 1)}
         on = lambda address: lambda some: extract(some, dask=address)
         for address in clusters.values(): extract(clips[:4 * workers], batch_size=1, dask=address) # each imports what it needs
@@ -331,7 +331,7 @@ def onednn_summary(lines # of ONEDNN_VERBOSE=1
     table = pd.DataFrame(ran, columns=['primitive', 'implementation', 'ms']).groupby(['primitive', 'implementation']).ms.agg(calls='size', ms='sum')
     return table.sort_values('ms', ascending=False).reset_index()
 
-# %% ../nbs/Benchmark.ipynb #45f277c8
+# %% ../nbs/Benchmark.ipynb #3ff5eca2
 ESTIMATORS = {'KNN': ('neighbors.KNeighborsClassifier', dict(n_neighbors=1)), 'logistic regression': ('linear_model.LogisticRegression', dict(max_iter=200)),
               'random forest': ('ensemble.RandomForestClassifier', dict(n_estimators=200, random_state=0)), 'SVC': ('svm.SVC', dict(C=10., random_state=0)), 'PCA': ('decomposition.PCA', dict(n_components=.95))}
 
@@ -353,7 +353,9 @@ def sklearn_speed(train:pd.DataFrame, # features to fit
     scaler = StandardScaler().fit(values_of(train, list(FEATURES)))
     X, X_test, y, rows = *(scaler.transform(values_of(t, list(FEATURES))) for t in (train, test)), train.label.to_numpy(), []
     for r, what in progress([(r, e) for r in range(-1, rounds) for e in estimators], 'estimators'):
-        (fit, ask, a), (fit_ex, ask_ex, b) = (_fit_and_ask(package, *ESTIMATORS[what], X, y, X_test) for package in ('sklearn', 'sklearnex'))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # 200 steps of the regression are meant, the same for both
+            (fit, ask, a), (fit_ex, ask_ex, b) = (_fit_and_ask(package, *ESTIMATORS[what], X, y, X_test) for package in ('sklearn', 'sklearnex'))
         agreement = (a == b).mean() if a.ndim == 1 else np.corrcoef(abs(a).ravel(), abs(b).ravel())[0, 1] # a component's sign is free
         if r >= 0: rows.append(dict(round=r, what=what, fit_s=fit, predict_s=ask, fit_s_extended=fit_ex, predict_s_extended=ask_ex, agreement=float(agreement)))
     return pd.DataFrame(rows)

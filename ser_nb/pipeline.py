@@ -22,7 +22,7 @@ JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=
         'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', '')}),
         'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
         'robustness': dict(notebook='Robustness', source='clips', paths=['clips', 'features_dir', 'model'], full=dict(n=526, n_jobs=-1), after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')}),
-        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model', 'features_dir'], full=dict(n=1000, rounds=3, n_jobs=2, dask_workers=2, hours=3., variants='all', networks='own, wide', learn=1000, epochs=3, fit=0),
+        'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model', 'features_dir'], full=dict(n=1000, rounds=3, n_jobs=2, dask_workers=2, hours=3., variants='all', networks='own, wide', learn=400, epochs=3, fit=0),
                           after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')})}
 
 def notebook_path(job:str # one of JOBS
