@@ -340,7 +340,7 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
 RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
                      **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
            'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'},
-           'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv', 'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}} # the others are what the README reads
+           'benchmark': {'metrics.json': 'results/benchmark.json'}, 'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv', 'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}} # the others are what the README reads
 
 def _store_run(run, nbs):
     "Copy a run's results and outputs into nbs/"
