@@ -107,7 +107,7 @@ _QUIET, _BELOW = -70., 35. # dB: below full scale nothing is heard, and so much 
 
 def _signal(samples, sr):
     "One channel at SR; digital silence stays it"
-    if len(samples) and not samples.any(): return np.zeros(-(-len(samples) * SR // sr), np.float32)
+    if len(samples) and not np.count_nonzero(samples): return np.zeros(-(-len(samples) * SR // sr), np.float32)
     return to_signal(samples, sr)
 
 def _levels(signal):
