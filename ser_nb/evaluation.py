@@ -267,27 +267,30 @@ def audit(train:pd.DataFrame, # features to learn from
     return [dict(kind=kind, severity=severity, clips=int(mask.sum()), example=str(test.file[mask.argmax()] if 0 in test.index else test.file.iloc[mask.argmax()]))
             for kind, (severity, mask) in shared.items() if mask.any()]
 
-# %% ../nbs/Evaluation.ipynb #28a06d37
+# %% ../nbs/Evaluation.ipynb #581a1989
 @lru_cache
 def _published(): return all_rows(*read_features())
 
 def audit_features(rows:pd.DataFrame, # features of one half, in the order of a file
                    limit:float=.2 # standard deviations of a column; lossless formats stay below .1
                   ) -> list: # findings as those of audit
-    "Published clips with features like those of the clip above or below them, or not with those that prediction would compute"
+    "Published clips with the features of the clip above or below them, or not with those that prediction would compute"
     known = _published()
     place = {_identity(f)[0]: i for i, f in enumerate(known.file)}
     at = np.array([place.get(_identity(f)[0], -1) for f in rows.file])
     rows, at = rows[at >= 0], at[at >= 0]
     if len(rows) < 20: return []
     published, own = (t[list(FEATURES)].to_numpy(np.float64) / known[list(FEATURES)].std().to_numpy() for t in (known, rows))
-    far = lambda where: ((own - published[where]) ** 2).mean(axis=1)
-    wrong = far(at) > np.minimum(far(np.roll(at, 1)), far(np.roll(at, -1)))
-    if wrong.mean() > .5: return [dict(kind='features_of_another_row', severity='error', clips=int(wrong.sum()), example=str(rows.file.iloc[wrong.argmax()]))]
-    off = abs(own - published[at])
+    def alike(where):
+        "Upper quartile of the columns' correlations: above .8 of the same recordings, whatever the settings, below .3 of others"
+        x, y = (v - v.mean(axis=0) for v in (own, published[where]))
+        return np.quantile((x * y).sum(axis=0) / np.sqrt((x ** 2).sum(axis=0) * (y ** 2).sum(axis=0)).clip(1e-9), .75)
+    named = lambda kind, severity, wrong, example: [dict(kind=kind, severity=severity, clips=int(wrong), example=example)]
+    same, off = alike(at), abs(own - published[at])
     worst = (typical := np.median(off, axis=0)).argmax()
-    if typical[worst] <= limit: return []
-    return [dict(kind='features_of_other_settings', severity='error', clips=int((off[:, worst] > limit).sum()), example=f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off')]
+    if max(alike(np.roll(at, 1)), alike(np.roll(at, -1))) > max(same, .5): return named('features_of_another_row', 'error', len(rows), str(rows.file.iloc[0]))
+    if same < .5: return named('not_the_published_sound', 'note', len(rows), str(rows.file.iloc[0]))
+    return named('features_of_other_settings', 'error', (off[:, worst] > limit).sum(), f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off') if typical[worst] > limit else []
 
 # %% ../nbs/Evaluation.ipynb #ae5a4fee
 def similarity(x:np.ndarray, # (n,) a signal
