@@ -29,7 +29,7 @@ from joblib import Parallel, delayed
 from .combining_datasets import LABELS, _check_length, _read_table
 from .run_folder import notebooks_dir, progress, replacing
 
-# %% ../nbs/Feature_Extraction.ipynb #7c1d13c1
+# %% ../nbs/Feature_Extraction.ipynb #992cbc36
 SR, N_FFT, HOP_LENGTH = 22050, 2048, 512 # Hz, samples, samples: librosa's defaults, as in the article
 N_MFCC, N_CHROMA, N_MELS = 40, 12, 128
 FEATURES = tuple(f'{kind}_{i:0{digits}}' for kind, n, digits in (('mfcc', N_MFCC, 2), ('chroma', N_CHROMA, 2), ('mel', N_MELS, 3)) for i in range(n))
@@ -39,8 +39,10 @@ _LARGEST, _RATES = 2. ** 31, (1000, 1_000_000) # a sample, of 32 bits that nobod
 
 def _one_channel(samples):
     "Channels averaged; a `ValueError` where a sample is no number, or none of a sound"
-    signal = samples if samples.ndim == 1 else samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not (peak := np.abs(signal).max(initial=0)) <= _LARGEST: raise ValueError(f'samples up to {peak:.0e}: full scale is 1' if np.isfinite(peak) else 'samples are not finite (NaN or infinite)')
+    with np.errstate(invalid='ignore'): # numpy would remark on a signalling NaN, which is refused
+        signal = samples if samples.ndim == 1 else samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        peak = float(np.abs(signal).max(initial=0))
+    if not peak <= _LARGEST: raise ValueError(f'samples up to {peak:.0e}: full scale is 1' if np.isfinite(peak) else 'samples are not finite (NaN or infinite)')
     return signal
 
 def _check_rate(sr):

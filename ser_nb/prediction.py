@@ -101,13 +101,14 @@ def _heard_features(signal, columns, domain):
     filled = _features(signal, S, mel_spectrogram(S), columns)
     return min(bare, filled, key=lambda x: domain_distance(domain, x[None])[0])
 
-# %% ../nbs/Prediction.ipynb #b68d5209
+# %% ../nbs/Prediction.ipynb #b1e7f917
 WINDOW, HOP, LONGEST = 3., 1.5, 8. # seconds: a window, from one to the next, and the longest clip that is heard as a whole
 _QUIET, _BELOW = -70., 35. # dB: below full scale nothing is heard, and so much below the loudest moment
 
 def _signal(samples, sr):
     "One channel at SR; digital silence stays it"
-    if len(samples) and not np.count_nonzero(samples): return np.zeros(-(-len(samples) * SR // sr), np.float32)
+    with np.errstate(invalid='ignore'): silent = len(samples) and not samples.any()
+    if silent: return np.zeros(-(-len(samples) * SR // sr), np.float32)
     return to_signal(samples, sr)
 
 def _levels(signal):
