@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['ARTICLE_SETTINGS', 'ESTIMATORS', 'take_turns', 'spread', 'extraction_speed', 'dask_scaling', 'extraction_memory',
            'recording_memory', 'bytes_per_clip', 'million', 'instruction_sets', 'other_python', 'training_variants',
-           'wide_network', 'train_once', 'loaded_libraries', 'train_variant', 'training_speed', 'training_table',
-           'plot_training', 'onednn_summary', 'sklearn_speed', 'sklearn_table', 'plot_sklearn', 'in_use',
-           'not_accelerated', 'environment_report', 'cold_start', 'warm_predictions', 'prediction_speed',
+           'wide_network', 'train_once', 'loaded_libraries', 'end_with_parent', 'train_variant', 'training_speed',
+           'training_table', 'plot_training', 'onednn_summary', 'sklearn_speed', 'sklearn_table', 'plot_sklearn',
+           'in_use', 'not_accelerated', 'environment_report', 'cold_start', 'warm_predictions', 'prediction_speed',
            'runtime_speed', 'plot_runtimes']
 
 # %% ../nbs/Benchmark.ipynb #72a6cdd0
-import json, os, re, subprocess, sys, warnings
+import json, os, re, subprocess, sys, threading, warnings
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import pandas as pd
@@ -263,12 +263,21 @@ def loaded_libraries(part:str # of a name
     return sorted({Path(p).name for p in paths if part in Path(p).name})
 
 # %% ../nbs/Benchmark.ipynb #2b790d1b
+def end_with_parent():
+    "End this process when the one that started it has ended: who stops a benchmark wants no training to go on"
+    parent = os.getppid()
+    def watch():
+        while os.getppid() == parent: sleep(.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
 _TRAINING = '''import json, os, sys
 asked = json.loads(sys.argv[1])
 if not asked.pop('extension'): # TensorFlow loads every plugin that it finds beside itself
     exists = os.path.exists
     os.path.exists = lambda path: 'tensorflow-plugins' not in str(path) and exists(path)
-from ser_nb.benchmark import train_once
+from ser_nb.benchmark import end_with_parent, train_once
+end_with_parent()
 print(json.dumps(train_once(**asked)))'''
 
 def train_variant(variant:dict, # of training_variants
