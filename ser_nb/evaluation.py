@@ -10,7 +10,7 @@ __all__ = ['SPEAKER_FOLDS', 'LADDER', 'class_report', 'scores', 'accuracy_interv
            'audit_sound', 'audit_file', 'plot_confusion', 'plot_learning', 'plot_class_f1', 'plot_reliability',
            'ladder_steps', 'ladder', 'plot_ladder']
 
-# %% ../nbs/Evaluation.ipynb #14893d63
+# %% ../nbs/Evaluation.ipynb #c39d0955
 import re, warnings
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .combining_datasets import EMOTIONS, LABELS, _read_table, parse_name, published_name
-from .feature_extraction import ABOUT, FEATURES, FUNCTIONALS, SPEEDS, _sha256, at_speed, cache_dir, extract, load, read_features, split, trim
+from .feature_extraction import ABOUT, COPIES, FEATURES, FUNCTIONALS, _sha256, cache_dir, extract, load, of_copy, read_features, split, trim
 
 # %% ../nbs/Evaluation.ipynb #35645b6e
 def class_report(y_true, # (n,) labels
@@ -421,23 +421,23 @@ def plot_reliability(predictions:dict # name -> (right, confidence)
     ax.legend(frameon=False, loc='upper left', fontsize=9); sns.despine(ax=ax)
     return fig
 
-# %% ../nbs/Evaluation.ipynb #d8696cc9
+# %% ../nbs/Evaluation.ipynb #08b0d7ad
 LADDER = ('copies before the split', 'random split', 'unseen sentences', 'unseen speakers', 'another corpus')
 
 def _with_copies(rows):
     "Every clip and its copies at other speeds as rows of their own, the features of a copy in place of the clip's"
-    plain = rows[[c for c in rows if not re.match(r'fn_\d', c)]]
-    columns = [*FUNCTIONALS, *FEATURES]
-    return pd.concat([plain, *(plain.assign(file=plain.file + f'_speed{s}', **dict(zip(columns, rows[at_speed(s, columns)].to_numpy().T))) for s in SPEEDS)], ignore_index=True)
+    columns, copies = [*FUNCTIONALS, *FEATURES], {c: of_copy(c) for c in COPIES if of_copy(c)[0] in rows}
+    plain = rows.drop(columns=[name for c in copies for name in copies[c]])
+    return pd.concat([plain, *(plain.assign(file=plain.file + f'_{c}', **dict(zip(columns, rows[names].to_numpy().T))) for c, names in copies.items() if c != 'noise')], ignore_index=True) # noise would make the test harder, too
 
-# %% ../nbs/Evaluation.ipynb #50a971a8
-def ladder_steps(rows:pd.DataFrame, # features of all clips, with functionals at all speeds
+# %% ../nbs/Evaluation.ipynb #eed9e5c1
+def ladder_steps(rows:pd.DataFrame, # features of all clips, with functionals and those of copies
                  seed:int=0 # of the random splits
                 ): # (step, part, train, test)
     "The halves of each step of the ladder"
     speech = lambda t: t[t.corpus == 'ravdess_speech'].reset_index(drop=True)
-    if at_speed(SPEEDS[0])[0] in rows:
-        train, test = split(_with_copies(rows), .2, seed)
+    if len(more := _with_copies(rows)) > len(rows):
+        train, test = split(more, .2, seed)
         yield LADDER[0], seed, train, speech(test)
     train, test = split(rows, .2, seed)
     yield LADDER[1], seed, train, speech(test)

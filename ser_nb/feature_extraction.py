@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SR', 'N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FEATURES', 'ABOUT', 'LONG', 'FUNCTIONALS', 'MORE',
-           'SPEEDS', 'CACHE_VERSION', 'FEW', 'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes',
+           'COPIES', 'CACHE_VERSION', 'FEW', 'FEATURE_FILES', 'PART_ROWS', 'to_signal', 'load', 'magnitudes',
            'mel_filters', 'mel_spectrogram', 'decibels', 'mfcc', 'tuning', 'chroma_filters', 'chroma', 'features',
-           'article_features', 'recording_features', 'at_speed', 'more_names', 'trim', 'clip_features', 'plot_clip',
-           'clip_to_show', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract', 'padded_clips', 'split',
-           'functionals_file', 'write_features', 'write_parquet', 'read_feature_file', 'read_features',
-           'embedded_features']
+           'article_features', 'recording_features', 'speech_power', 'with_noise', 'in_noise', 'of_copy', 'more_names',
+           'trim', 'clip_features', 'plot_clip', 'clip_to_show', 'cache_dir', 'cache_keys', 'FeatureCache', 'extract',
+           'padded_clips', 'split', 'functionals_file', 'write_features', 'write_parquet', 'read_feature_file',
+           'read_features', 'embedded_features']
 
 # %% ../nbs/Feature_Extraction.ipynb #ca2add21
 import errno, hashlib, os, re, sqlite3, stat, struct, zlib
@@ -438,21 +438,43 @@ MORE = {'std': ([f'{f}_std' for f in FEATURES], _std), 'delta_mfcc': ([f'delta_{
         'shape': (_two('centroid', 'bandwidth', 'rolloff', 'flatness'), _shape), 'functionals': (FUNCTIONALS, _functionals),
         'eGeMAPSv02': (None, partial(_opensmile, 'eGeMAPSv02')), 'ComParE_2016': (None, partial(_opensmile, 'ComParE_2016'))}
 
-# %% ../nbs/Feature_Extraction.ipynb #7cfbee67
-SPEEDS = (.9, 1.1)
+# %% ../nbs/Feature_Extraction.ipynb #d4207c49
+def speech_power(signal:np.ndarray # (n_samples,) at SR
+                ) -> float: # mean square
+    "Power from the first to the last moment within 35 dB of the loudest"
+    return float((trim(signal, 35.).astype(float) ** 2).mean())
 
-def _at_speed(speed, signal, S, mel):
-    signal = soxr.resample(signal, SR, SR / speed, quality='HQ')
-    S, mel = _spectra(signal)
+def with_noise(signal:np.ndarray, # (n_samples,) at SR
+               noise:np.ndarray, # (n_samples,)
+               snr_db:float # signal-to-noise ratio
+              ) -> np.ndarray: # (n_samples,) float32
+    "A signal and a noise, the power of the noise so many dB below that of the speech"
+    return (signal + noise * np.sqrt(speech_power(signal) / max((noise ** 2).mean(), 1e-20) * 10 ** (-snr_db / 10))).astype(np.float32)
+
+def _faster(speed, signal): return soxr.resample(signal, SR, SR / speed, quality='HQ')
+
+def in_noise(signal:np.ndarray # (n_samples,) at SR
+            ) -> np.ndarray: # (n_samples,)
+    "A signal in noise that is 5 to 40 dB softer and falls by 0 to 6 dB an octave, drawn from its length and power: the same clip lies in the same noise, whatever its name"
+    n = len(signal)
+    rng = np.random.default_rng([n, abs(round(100 * np.log10(max(speech_power(signal), 1e-20))))])
+    snr_db, slope = rng.uniform(5, 40), rng.uniform(-6, 0)
+    noise = np.fft.irfft(np.fft.rfft(rng.normal(size=n)) * np.fft.rfftfreq(n, 1 / SR).clip(50) ** (slope / 6.02), n)
+    return with_noise(signal, noise, snr_db)
+
+COPIES = {'0.9': partial(_faster, .9), '1.1': partial(_faster, 1.1), 'noise': in_noise} # name -> function of a signal
+
+def _of_copy(name, signal, S, mel):
+    S, mel = _spectra(signal := COPIES[name](signal))
     return np.concatenate([_functionals(signal, S, mel), _means(S, mel).clip(max=65504)]).astype(np.float16)
 
-def at_speed(speed:float, # one of SPEEDS
-             names=None # columns at the usual speed; None = the functionals and the 180
-            ) -> list: # the columns that hold the same at that speed
-    "Columns of a clip's features as if it were played slower or faster"
-    return [f"fn_{speed}_{name.removeprefix('fn_')}" for name in names or (*FUNCTIONALS, *FEATURES)]
+def of_copy(copy:str, # one of COPIES
+            names=None # columns of the clip; None = the functionals and the 180
+           ) -> list: # the columns that hold the same of that copy
+    "Columns of a clip's features as if it were played slower or faster, or in noise"
+    return [f"fn_{copy}_{name.removeprefix('fn_')}" for name in names or (*FUNCTIONALS, *FEATURES)]
 
-MORE |= {f'functionals_{s}': (at_speed(s), partial(_at_speed, s)) for s in SPEEDS}
+MORE |= {f'functionals_{c}': (of_copy(c), partial(_of_copy, c)) for c in COPIES}
 
 def more_names(more:str='' # names of MORE, with spaces between
               ) -> list: # the columns that they add

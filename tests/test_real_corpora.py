@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
 from ser_nb.evaluation import audit_features, audit_sound
-from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, at_speed, extract, load, read_features
+from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, extract, load, of_copy, read_features
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +62,8 @@ def test_the_embedded_features_are_those_of_the_original_files(reference, all_cl
 
 def test_the_embedded_functionals_are_those_of_the_clips(all_clips):
     some, embedded = all_clips[0][::700], pd.concat(read_features()).set_index(['corpus', 'file'])
-    table, _ = extract(some, n_jobs=1, more='functionals functionals_0.9')
-    columns = [*FUNCTIONALS, *at_speed(.9)]
+    table, _ = extract(some, n_jobs=1, more='functionals functionals_0.9 functionals_noise')
+    columns = [*FUNCTIONALS, *of_copy('0.9'), *of_copy('noise')]
     expected = embedded.loc[list(zip(table.corpus, table.file)), columns]
     off = (table[columns].to_numpy() - expected.to_numpy()) / embedded[columns].std().to_numpy()
     assert abs(off).max() < .01
