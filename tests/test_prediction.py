@@ -231,9 +231,11 @@ def test_silence_noise_tones_and_music_are_not_forced_into_an_emotion_and_speech
 def at_rate(sound, hz): return soxr.resample(load(sound), SR, hz), hz
 
 
-def test_a_file_at_16_khz_gets_the_answers_of_the_whole_sound_and_clips_of_the_corpora_are_not_touched(model, one_of_each):
-    whole, cut = (pd.concat([model.predict(s) for s in sounds]) for sounds in (one_of_each, [at_rate(s, 16000) for s in one_of_each]))
-    assert not cut.reason.isin(REJECTED).any() and (whole[list(EMOTIONS)].to_numpy().argmax(axis=1) == cut[list(EMOTIONS)].to_numpy().argmax(axis=1)).sum() >= 7
+def test_a_file_at_16_khz_gets_the_answers_of_the_whole_sound_and_clips_of_the_corpora_are_not_touched(model, one_of_each, data):
+    paths = scan(data/'flac22k'/'ravdess_speech')[0].path[::12] # 120 of them
+    whole, cut = (pd.concat([model.predict(s) for s in sounds]) for sounds in (paths, [at_rate(p, 16000) for p in paths]))
+    same = whole[list(EMOTIONS)].to_numpy().argmax(axis=1) == cut[list(EMOTIONS)].to_numpy().argmax(axis=1)
+    assert not cut.reason.isin(REJECTED).any() and same.mean() > .9, same.mean()
     for s in one_of_each: np.testing.assert_array_equal(heard(s, model.columns, model.domain)[3], heard(s, model.columns)[3])
     assert (heard(at_rate(one_of_each[0], 16000), model.columns, model.domain)[3] != heard(at_rate(one_of_each[0], 16000), model.columns)[3]).any()
 
