@@ -27,7 +27,7 @@ def class_report(y_true, # (n,) labels
                 ) -> pd.DataFrame: # by label: precision, recall, f1, support
     "How well each class that occurs is found"
     table = pd.crosstab(np.asarray(y_true), np.asarray(y_pred))
-    names = sorted(set(table.index) | set(table.columns), key=lambda l: LABELS.index(l) if l in LABELS else -1)
+    names = sorted(set(table.index) | set(table.columns), key=lambda l: (LABELS.index(l) if l in LABELS else -1, l))
     table = table.reindex(index=names, columns=names, fill_value=0)
     right, support, said = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     report = pd.DataFrame(dict(precision=right / said.clip(lower=1), recall=right / support.clip(lower=1),
