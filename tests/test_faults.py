@@ -2,7 +2,7 @@
 
 The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one one of them.
 """
-import json, os, random, shutil, signal, subprocess, time, zipfile
+import json, os, random, shutil, signal, subprocess, sys, time, zipfile
 
 import numpy as np, psutil, pytest, soundfile as sf
 
@@ -102,6 +102,15 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
     assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
     assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_split'])
+
+
+def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():
+    child = 'from ser_nb.benchmark import end_with_parent; end_with_parent(); print("on", flush=True); import time; time.sleep(600)'
+    parent = subprocess.Popen([sys.executable, '-c', 'import subprocess, sys; subprocess.run([sys.executable, "-c", sys.argv[1]])', child], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == 'on\n'
+    children = psutil.Process(parent.pid).children()
+    parent.kill(); parent.wait(); parent.stdout.close()
+    assert children and not psutil.wait_procs(children, timeout=30)[1]
 
 
 def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
