@@ -28,7 +28,7 @@ campaign: export OMP_NUM_THREADS = 1
 campaign: export OPENBLAS_NUM_THREADS = 1
 campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 10,000 inputs, 50 kills
 	$(BIN)/python -m pytest -n 2 --dist load -q tests/test_faults.py tests/test_determinism.py
-	$(BIN)/python -m pytest -n 0 -s -q tests/test_campaign.py tests/test_load.py
+	$(BIN)/python -m pytest -n 0 -q tests/test_campaign.py tests/test_load.py
 
 readme: setup       ## README.md from nbs/index.ipynb and its stored outputs
 	$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | \

@@ -36,15 +36,15 @@ def asked(address, sound, seconds, n):
     return times, errors
 
 
-def test_the_demo_answers_many_at_once_with_steady_memory_and_tells_those_who_are_too_many(server, tmp_path):
+def test_the_demo_answers_many_at_once_with_steady_memory_and_tells_those_who_are_too_many(server, tmp_path, capsys):
     running, address = server
     (sound := tmp_path/'a.wav').write_bytes(b''); sf.write(sound, np.random.default_rng(0).normal(size=3 * SR) * np.hanning(3 * SR) * .1, SR)
     mb = lambda: psutil.Process(running.pid).memory_info().rss / 2 ** 20
     asked(address, sound, 5, CLIENTS); before = mb()
     times, errors = asked(address, sound, SECONDS, CLIENTS); after = mb()
-    print(f'\n{CLIENTS} clients for {SECONDS} s: {len(times)} answers, {len(errors)} errors; latency {np.median(times):.2f} s, 95 % below {np.quantile(times, .95):.2f} s; memory {before:.0f} to {after:.0f} MB')
+    with capsys.disabled(): print(f'\n{CLIENTS} clients for {SECONDS} s: {len(times)} answers, {len(errors)} errors; latency {np.median(times):.2f} s, 95 % below {np.quantile(times, .95):.2f} s; memory {before:.0f} to {after:.0f} MB')
     assert not errors and after - before < 100, errors[:3]
     answered, refused = asked(address, sound, 0, 3 * CLIENTS)
-    print(f'{3 * CLIENTS} at once: {len(answered)} answers, {len(refused)} refused: {set(refused)}')
+    with capsys.disabled(): print(f'{3 * CLIENTS} at once: {len(answered)} answers, {len(refused)} refused: {set(refused)}')
     assert running.poll() is None and asked(address, sound, 0, 1)[0]
     assert all('full' in r.lower() or 'busy' in r.lower() for r in refused)
