@@ -123,7 +123,8 @@ print(peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if
 
 def _in_a_process(script, *args, **kw):
     "The numbers that a script prints, run in a process of its own"
-    done = subprocess.run(['sh', '-c', '"$@"; exit $?', 'sh', sys.executable, '-c', script, *map(str, args)], stdout=subprocess.PIPE, check=True, text=True, **kw)
+    done = subprocess.run(['sh', '-c', '"$@"; exit $?', 'sh', sys.executable, '-c', script, *map(str, args)], capture_output=True, text=True, **kw)
+    if done.returncode: raise RuntimeError(f"a measurement failed: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}")
     return [float(x) for x in done.stdout.split()]
 
 # %% ../nbs/Benchmark.ipynb #7b6889ff
