@@ -291,6 +291,7 @@ def train_variant(variant:dict, # of training_variants
     *said, answer = done.stdout.strip().splitlines()
     return json.loads(answer), said
 
+# %% ../nbs/Benchmark.ipynb #1f5f9f67
 def training_speed(variants:dict, # of training_variants
                    networks=('own', 'wide'), # see train_once
                    rounds:int=3, # in which all take turns, each with another seed
@@ -370,6 +371,7 @@ def sklearn_speed(train:pd.DataFrame, # features to fit
         if r >= 0: rows.append(dict(round=r, what=what, fit_s=fit, predict_s=ask, fit_s_extended=fit_ex, predict_s_extended=ask_ex, agreement=float(agreement)))
     return pd.DataFrame(rows)
 
+# %% ../nbs/Benchmark.ipynb #e21b676f
 def sklearn_table(turns:pd.DataFrame # of sklearn_speed
                  ) -> pd.DataFrame: # per estimator: medians of the seconds and of the factors, range of the fit's factor
     "How many times as fast the extension is"
@@ -487,6 +489,7 @@ def runtime_speed(run:str|Path, # a run folder
         rows.append(dict(round=r, what=what, first_s=first, one_ms=float(np.median(each[1:31])), batch_ms=float(np.median(each[32:]))))
     return pd.DataFrame(rows)
 
+# %% ../nbs/Benchmark.ipynb #3619f596
 def plot_runtimes(table:pd.DataFrame # per runtime: first_s, one_ms, batch_ms
                  ): # a figure
     "Both runtimes side by side"

@@ -316,6 +316,7 @@ def _check_members(archive, size):
     total = sum(m.file_size for m in archive.infolist())
     if total > min(_MAX_BYTES, _MAX_RATIO * size + (1 << 20)): raise ValueError(f'it would unpack to {total:,} bytes from {size:,}')
 
+# %% ../nbs/Combining_Datasets.ipynb #5e86c1de
 def unpack(path:str|Path, # a zip archive
            folder:str|Path # where its folder is made
           ) -> Path: # the archive's folder, named after it and its bytes
@@ -338,6 +339,7 @@ def unpack(path:str|Path, # a zip archive
     finally: shutil.rmtree(part, ignore_errors=True)
     return target
 
+# %% ../nbs/Combining_Datasets.ipynb #6f85c9c3
 def unpack_all(paths, # zip archives
                folder:str|Path # where their folders are made
               ) -> tuple: # the folders, and the archives that were refused (path, reason)

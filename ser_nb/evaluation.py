@@ -301,6 +301,7 @@ def similarity(x:np.ndarray, # (n,) a signal
     x, y = (trim(s - s.mean(), 35.) for s in (x, y))
     return float(abs(correlate(x, y, method='fft')).max() / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12))
 
+# %% ../nbs/Evaluation.ipynb #5fed0e53
 _LEVEL_FREE = [f for f in FUNCTIONALS if re.match(r'fn_(mfcc_(?!00)\d\d_(std|mean|p50)|f0_|centroid_|mfcc_\d\d_slope)', f)]
 
 def _courses(clips, cache):
@@ -319,6 +320,7 @@ def _near_pairs(a, b, together=1000):
         far = ((part ** 2).sum(axis=1)[:, None] + (a ** 2).sum(axis=1) - 2 * part @ a.T) / a.shape[1]
         yield from ((start + i, j) for i, j in np.argwhere(far < .1))
 
+# %% ../nbs/Evaluation.ipynb #df9b0858
 def audit_sound(train:pd.DataFrame, # clip table to learn from
                 test:pd.DataFrame, # clip table to test on
                 threshold:float=.9, # similarity that counts as the same sound

@@ -35,6 +35,7 @@ N_MFCC, N_CHROMA, N_MELS = 40, 12, 128
 FEATURES = tuple(f'{kind}_{i:0{digits}}' for kind, n, digits in (('mfcc', N_MFCC, 2), ('chroma', N_CHROMA, 2), ('mel', N_MELS, 3)) for i in range(n))
 ABOUT = ('file', 'corpus', 'speaker', 'gender', 'emotion', 'label') # what a row of features begins with
 
+# %% ../nbs/Feature_Extraction.ipynb #f4eae827
 _LARGEST, _RATES = 2. ** 31, (1000, 1_000_000) # a sample, of 32 bits that nobody scaled; Hz
 
 def _one_channel(samples):
@@ -462,6 +463,7 @@ def in_noise(signal:np.ndarray # (n_samples,) at SR
     noise = np.fft.irfft(np.fft.rfft(rng.normal(size=n)) * np.fft.rfftfreq(n, 1 / SR).clip(50) ** (slope / 6.02), n)
     return with_noise(signal, noise, snr_db)
 
+# %% ../nbs/Feature_Extraction.ipynb #85b198fb
 COPIES = {'0.9': partial(_faster, .9), '1.1': partial(_faster, 1.1), 'noise': in_noise} # name -> function of a signal
 
 def _of_copy(name, signal, S, mel):
@@ -476,6 +478,7 @@ def of_copy(copy:str, # one of COPIES
 
 MORE |= {f'functionals_{c}': (of_copy(c), partial(_of_copy, c)) for c in COPIES}
 
+# %% ../nbs/Feature_Extraction.ipynb #ce4a9d39
 def more_names(more:str='' # names of MORE, with spaces between
               ) -> list: # the columns that they add
     "The columns of features beyond the 180; an unknown name is refused"
@@ -547,6 +550,7 @@ def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
     import pooch
     return os.environ.get('SER_NB_CACHE') or str(pooch.os_cache('ser_nb'))
 
+# %% ../nbs/Feature_Extraction.ipynb #4fe36f64
 def _sha256(path):
     "Hash of a file's bytes; '' for what cannot be read (extraction says why)"
     if not os.path.isfile(path): return ''
@@ -652,6 +656,7 @@ def _rows(paths, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
             store.keep({keys[i]: row for i, row in zip(part, rows) if keys[i] and not isinstance(row, str) and _stamp(paths[i]) == stamps[i]}) # not what changed after it was looked up
             yield from zip(part, rows)
 
+# %% ../nbs/Feature_Extraction.ipynb #f4a59cb8
 def extract(clips:pd.DataFrame, # a clip table
             n_jobs:int=-1, # worker processes; -1 = one a core, and none for few clips
             batch_size:int=16, # clips a worker takes at a time

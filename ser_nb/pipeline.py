@@ -58,6 +58,18 @@ def _known(name, names, what):
     near = difflib.get_close_matches(name, names, 1)
     raise click.UsageError(f'no {what} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '') + f' ({what}s: {", ".join(names)})')
 
+def _existing(name, path):
+    "An absolute path, refused by its parameter's name where nothing is there"
+    if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
+    return _utf8(name, os.path.abspath(path))
+
+def _utf8(name, path):
+    "A path that fits into a notebook, refused where it does not"
+    try: str(path).encode()
+    except UnicodeEncodeError: raise click.UsageError(f'{name}: {_shown(str(path))}: the name is not UTF-8') from None
+    return path
+
+# %% ../nbs/Pipeline.ipynb #fbeae7c1
 def plan(jobs:list, # names of jobs
          given=(), # pairs (parameter, value as text)
          data:str=None, # --data
@@ -81,17 +93,6 @@ def plan(jobs:list, # names of jobs
         if taker is None: raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with combine, extract, predict, robustness or benchmark')
         taker[1][taker[0]] = _existing('--data', data)
     return steps
-
-def _existing(name, path):
-    "An absolute path, refused by its parameter's name where nothing is there"
-    if not os.path.exists(path): raise click.UsageError(f'{name}: {path}: there is no such file or folder')
-    return _utf8(name, os.path.abspath(path))
-
-def _utf8(name, path):
-    "A path that fits into a notebook, refused where it does not"
-    try: str(path).encode()
-    except UnicodeEncodeError: raise click.UsageError(f'{name}: {_shown(str(path))}: the name is not UTF-8') from None
-    return path
 
 # %% ../nbs/Pipeline.ipynb #90e9733f
 _QUIET = dict(kernel_name='python3', progress_bar=False, extra_arguments=['--IPKernelApp.log_level=ERROR'])
@@ -157,6 +158,7 @@ def run(jobs, given, data, out, dask, smoke):
     except (JobFailed, OSError, ValueError) as e: raise click.ClickException(str(e)) from None
     click.echo(f'run folder: {out} (report.html shows all of it)')
 
+# %% ../nbs/Pipeline.ipynb #fa79de72
 def _new_folder(name):
     "A run folder that is not there yet"
     first = project_dir()/'runs'/f"{time.strftime('%Y-%m-%d-%H%M%S')}-{name}"

@@ -462,6 +462,7 @@ def holds_code(path:str|Path # a Keras h5 file
     found = re.search(rb'"class_name": *"(Lambda|__lambda__|[^"]*>[^"]*)"|"registered_name": *"([^"]*>[^"]*)"|"module": *"((?!keras|builtins)[^"]+)"', data)
     return next(filter(None, found.groups())).decode(errors='replace') if found else ''
 
+# %% ../nbs/Proposed_System.ipynb #40c3ff2f
 _number, _text, _object = (dict(type=t) for t in ('number', 'string', 'object'))
 _holds = lambda names, what: dict(type=['object', 'null'], required=names.split(), additionalProperties=what)
 _ABOUT = dict(properties=dict(model=dict(enum=list(MODELS)), settings=dict(_object, required=['epochs']), temperature=dict(_number, exclusiveMinimum=0), n_components=dict(type=['integer', 'null']), sha256=_text,

@@ -94,6 +94,7 @@ def telephone(signal:np.ndarray, sr:int,
     band = sosfiltfilt(butter(4, [low, 3400], 'bandpass', fs=8000, output='sos'), _resampled(signal, sr, 8000))
     return _resampled(band.astype(np.float32), 8000, sr)
 
+# %% ../nbs/Robustness.ipynb #f6562aa8
 def _coded(signal, sr, how, at):
     "Written and read again in memory"
     file = io.BytesIO()
@@ -197,6 +198,7 @@ def _of_clip(path, voices, seed, columns, domain, ways):
             rows.append((filled := _heard(x, columns, domain), _heard(x, columns, None) if kind in _CUT else filled))
     return np.array(rows)
 
+# %% ../nbs/Robustness.ipynb #d0837736
 def missing_kinds() -> dict: # kind -> why it cannot be had here
     "Which codecs libsndfile lacks"
     missing, tone = {}, np.float32(.1 * np.sin(np.arange(SR)))
@@ -205,6 +207,7 @@ def missing_kinds() -> dict: # kind -> why it cannot be had here
         except (sf.SoundFileError, ValueError) as e: missing[kind] = f'not available: {e}'
     return missing
 
+# %% ../nbs/Robustness.ipynb #7ed273cc
 def harmed_features(clips:pd.DataFrame, # path, speaker and file of each clip
                     voices:list, # (speaker, signal) to make babble of
                     model, # an EmotionModel
@@ -275,6 +278,7 @@ def plot_harms(table:pd.DataFrame, # of summary
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
     return fig
 
+# %% ../nbs/Robustness.ipynb #7905d62e
 def plot_table(table:pd.DataFrame, # numbers; rows and columns are named
                title:str, # what it shows
                label:str, # what the numbers are
@@ -304,6 +308,7 @@ def group_places(columns:list # names of features
     places = {g: [i for i, c in enumerate(columns) if re.match(begin, c)] for g, begin in GROUPS.items()}
     return {g: p for g, p in places.items() if p}
 
+# %% ../nbs/Robustness.ipynb #4654f97e
 def moved(clean:np.ndarray, # (n_clips, n_columns)
           X:np.ndarray, # (n_clips, n_columns) of the same clips
           scale:np.ndarray # (n_columns,) standard deviations of the training clips
