@@ -113,6 +113,14 @@ def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():
     assert children and not psutil.wait_procs(children, timeout=30)[1]
 
 
+def test_a_measurement_of_a_benchmark_that_was_killed_says_nothing():
+    measures = 'from ser_nb.benchmark import _in_a_process; _in_a_process("import time; time.sleep(3); print(1)")'
+    parent = subprocess.Popen([sys.executable, '-c', measures], stderr=subprocess.PIPE, text=True)
+    while len(children := psutil.Process(parent.pid).children(recursive=True)) < 2: assert parent.poll() is None; time.sleep(.05) # a shell and a Python
+    parent.kill()
+    assert parent.communicate(timeout=30)[1] == '' and not psutil.wait_procs(children, timeout=30)[1]
+
+
 def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
     both = [start(RUNS['combine'][0], tmp_path/'out') for _ in range(2)]
     said = [p.communicate(timeout=300)[1] for p in both]
