@@ -16,7 +16,6 @@ from time import perf_counter
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow's remarks would drown ours
 os.environ.setdefault('ITEX_CPP_MIN_LOG_LEVEL', '3')
-os.environ.setdefault('TF_NUM_INTRAOP_THREADS', '2') # the same bytes on any number of cores: in another number of parts, sums end in other digits
 logging.getLogger('tensorflow').setLevel('ERROR')
 
 import numpy as np
@@ -31,6 +30,7 @@ from .run_folder import check_json, fingerprint, progress, read_json, replacing,
 # %% ../nbs/Proposed_System.ipynb #79044ba3
 def _keras():
     "Keras; its first import is silent, as TensorFlow's remarks there pass every log level (tensorflow issue 100442)"
+    for threads in ('TF_NUM_INTRAOP_THREADS', 'OMP_NUM_THREADS'): os.environ.setdefault(threads, '2') # TensorFlow's and the extension's; on any number of cores the same bytes: in another number of parts, sums end in other digits
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         if 'tensorflow' not in sys.modules: os.dup2(nowhere, 2)
@@ -304,13 +304,13 @@ def train_model(train:pd.DataFrame, # features to learn from
                 **settings # what differs from MODELS[model]
                ) -> tuple: # the trained network; dict(model, settings, first, history, temperature)
     "Train a system; no row but those of `train` is seen"
-    import tensorflow as tf
     inputs_of(model)
     s = MODELS[model] | settings
     unknown = set(s) - set(MODELS[model])
     if unknown: raise ValueError(f'{sorted(unknown)[0]!r} is no setting of {model} ({", ".join(MODELS[model])})')
     if len(train) < 2 * s['batch_size'] // 64 or train.label.nunique() < 2: raise ValueError(f'{len(train)} clips with {train.label.nunique()} labels are too few to train on')
     keras = _keras()
+    import tensorflow as tf
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -377,7 +377,7 @@ def fit_domain(train:pd.DataFrame, # training rows
     "The Gaussian of the training rows, and how far from it is too far"
     places = np.flatnonzero(~np.any(per_decibel(columns), axis=0)) # those that do not depend on the level
     X, parts = values_of(train, columns)[:, places], validation_parts(train)
-    with threadpool_limits(1, 'blas'): # see TF_NUM_INTRAOP_THREADS
+    with threadpool_limits(1, 'blas'): # see _keras
         asked = [domain_distance(_gaussian(X[parts != k], n_components), X[parts == k]) for k in sorted(set(parts) - {-1}) if (parts != k).sum() > 1]
         found = _gaussian(X, n_components)
     return found | dict(places=places, limit=float(np.quantile(np.concatenate(asked), share)) if asked else 1.)
