@@ -436,7 +436,7 @@ def answer_upload(model:EmotionModel, # see EmotionModel.load
         while len(_said_of) > _WAITING: _said_of.pop(list(_said_of)[0], None)
         return said
     except (ValueError, OSError) as e:
-        if not os.path.exists(path) and str(path) in _said_of: return _said_of[str(path)]
+        if str(path) in _said_of: return _said_of[str(path)] # it was gone; by now it may be there again
         return f'<div class="ser">{_STYLE}<p>This cannot be heard: {html.escape(str(e))}.</p></div>'
     finally: Path(path).unlink(missing_ok=True)
 

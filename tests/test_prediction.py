@@ -301,6 +301,18 @@ def test_a_broken_upload_gets_a_sentence(page, tmp_path):
     assert 'This cannot be heard: no sound that can be read' in choose(page, tmp_path/'broken.wav')
 
 
+def test_the_same_bytes_sent_by_two_are_answered_to_both(model, tmp_path, monkeypatch):
+    import ser_nb.prediction as prediction
+    send = lambda: sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
+    ask = lambda: prediction.answer_upload(model, str(tmp_path/'a.wav'))
+    send(); first = ask()
+    assert 'data-emotion' in first and not (tmp_path/'a.wav').exists()
+    assert ask() == first # the first answer has deleted the file of both
+    def gone(*args, **kw): send(); raise ValueError('there is no such file') # and a third sends it again just then
+    monkeypatch.setattr(prediction, '_batch', gone)
+    assert ask() == first and not (tmp_path/'a.wav').exists()
+
+
 def test_too_large_an_upload_is_refused(page, tmp_path):
     sf.write(tmp_path/'large.wav', np.zeros(SR * 120), SR)
     page.locator('#file input[type=file]').set_input_files(tmp_path/'large.wav')
