@@ -20,9 +20,9 @@ def server(tmp_path):
 
 
 def asked(address, sound, seconds, n):
-    "n clients that ask for so many seconds, once at least: the times of the answers, what else came"
+    "n clients, as patient as a browser, that ask for so many seconds, once at least: the times of the answers, what else came"
     from gradio_client import Client, handle_file
-    clients, times, errors, end = [Client(address, verbose=False, download_files=False) for _ in range(n)], [], [], time.monotonic() + seconds
+    clients, times, errors, end = [Client(address, verbose=False, download_files=False, httpx_kwargs=dict(timeout=60)) for _ in range(n)], [], [], time.monotonic() + seconds
     def ask(client):
         while True:
             start = time.monotonic()
