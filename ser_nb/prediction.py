@@ -37,6 +37,8 @@ def newest_run(runs:str|Path='' # a folder of run folders; '' = runs/ of the pro
 # %% ../nbs/Prediction.ipynb #fb60dd57
 _RUNTIME = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1, 'PERFORMANCE_HINT': 'LATENCY'}
 
+_asking = threading.Lock() # two threads that are in OpenVINO's bindings for the first time may wait for each other forever, and the process with them
+
 def light_network(run:str|Path # a run folder
                  ): # function of (n, n_features) that gives (n, 16) probabilities, for any number of threads
     "The network of a run, in OpenVINO"
@@ -45,7 +47,7 @@ def light_network(run:str|Path # a run folder
     try: network = core.compile_model(core.read_model(Path(run)/LIGHT[0]), 'CPU', _RUNTIME)
     except RuntimeError as e: raise ValueError(f'{Path(run)/LIGHT[0]}: not a network that OpenVINO reads ({str(e).strip().splitlines()[-1]})') from None
     def proba(X): # some rows at a time: memory stays flat
-        return np.concatenate([network.create_infer_request().infer([np.ascontiguousarray(X[i:i + 64], np.float32)])[0] for i in range(0, max(len(X), 1), 64)])
+        with _asking: return np.concatenate([network([np.ascontiguousarray(X[i:i + 64], np.float32)])[0] for i in range(0, max(len(X), 1), 64)])
     return proba
 
 # %% ../nbs/Prediction.ipynb #badb1dab
