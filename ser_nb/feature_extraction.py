@@ -795,6 +795,7 @@ def _with_functionals(table, path):
 
 def _read_csv(path): return _read_table(path, dict.fromkeys(ABOUT, str), 'a feature file')
 
+# %% ../nbs/Feature_Extraction.ipynb #8801655c
 def read_features(folder:str|Path='' # where the two files are; '' = those that come with the package
                  ) -> tuple: # train and test
     "Read and check `train_features.csv` and `test_features.csv`"

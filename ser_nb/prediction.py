@@ -183,6 +183,7 @@ def _said(proba, distance, about, narrow=False):
                 gender=np.where(strange, '', np.array(GENDERS, object)[gender.argmax(axis=1)]), gender_confidence=gender.max(axis=1),
                 reason=np.where(strange, np.where(narrow, 'narrow band', 'out of domain'), np.where(unsure, 'unsure', '')), distance=distance, **dict(zip(EMOTIONS, emotion.T)), **dict(zip(LABELS, proba.T)))
 
+# %% ../nbs/Prediction.ipynb #6e3040b7
 def answers(proba:np.ndarray, # (n, 16) calibrated probabilities, in the order of LABELS
             distance:np.ndarray, # (n,) from the training clips, above 1 it is unlike them; NaN = not known
             about:dict # model.json
