@@ -57,11 +57,11 @@ def test_every_kind_of_bad_file_gets_its_reason_and_the_others_come_out(tmp_path
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only root can try it as somebody else')
 def test_a_file_one_may_not_read_is_said_to_be_one(tmp_path):
     sf.write(tmp_path/'mine.wav', TONE, SR); (tmp_path/'mine.wav').chmod(0o600)
-    from ser_nb.feature_extraction import _check_file
+    from ser_nb.audio import load_sound
     for p in (tmp_path, *tmp_path.parents[:-2]): p.chmod(p.stat().st_mode | 0o011) # pytest's folders are private
     os.seteuid(65534)
     try:
-        with pytest.raises(ValueError, match='cannot be opened .Permission denied'): _check_file(tmp_path/'mine.wav')
+        with pytest.raises(ValueError, match='cannot be opened .Permission denied'): load_sound(tmp_path/'mine.wav')
     finally: os.seteuid(0)
 
 
