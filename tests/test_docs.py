@@ -1,5 +1,5 @@
 "The site: nothing a reader follows leads nowhere, and pages can be read on a desk and on a phone"
-import functools, http.server, re, threading
+import functools, http.server, posixpath, re, threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -35,15 +35,20 @@ class Page(HTMLParser):
         self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
 
 
+def named(pages, name):
+    "A page by its notebook's name, in whichever folder it is"
+    return next(page for path, page in pages.items() if path.rpartition('/')[2] == f'{name}.html')
+
+
 @pytest.fixture(scope='module')
-def pages(site): return {p.name: Page(p) for p in site.glob('*.html')}
+def pages(site): return {p.relative_to(site).as_posix(): Page(p) for p in site.rglob('*.html')}
 
 
 def test_every_notebook_has_a_page_in_the_order_of_the_pipeline(pages):
     entries = yaml.safe_load((ROOT/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
     order = [f for e in entries for f in ([e] if isinstance(e, str) else e['contents'])]
-    assert set(order) == {p.name for p in (ROOT/'nbs').glob('*.ipynb')}
-    linked = [unquote(urlsplit(l).path).removeprefix('./') for l in pages['evaluation.html'].links]
+    assert set(order) == {p.relative_to(ROOT/'nbs').as_posix() for p in (ROOT/'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in p.parts}
+    linked = [unquote(urlsplit(l).path).removeprefix('./') for l in pages['index.html'].links]
     assert ' '.join(f.lower().replace('.ipynb', '.html') for f in order) in ' '.join(linked)
 
 
@@ -53,7 +58,7 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
         for link in (*page.links, *page.pictures):
             to = urlsplit(link)
             if to.scheme or to.netloc: continue
-            target = unquote(to.path).removeprefix('./') or name
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(to.path))) if to.path else name
             if not (site/target).is_file(): broken.append(f'{name}: {link}')
             elif to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids: broken.append(f'{name}: {link} (no such anchor)')
     assert not broken, '\n'.join(broken)
@@ -61,12 +66,12 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
 
 def test_pictures_of_results_are_on_their_pages(pages):
     for name, least in dict(index=2, protocols=1, evaluation=4, proposed_system=5, ladder=1, robustness=4, feature_extraction=1).items():
-        assert len(pages[f'{name}.html'].pictures) >= least, name
+        assert len(named(pages, name).pictures) >= least, name
 
 
 def test_functions_are_described_with_their_parameters_and_link_to_their_source(pages):
     for name, shown in dict(evaluation='unweighted', feature_extraction='(n_samples,)', pipeline='click.UsageError').items():
-        page = pages[f'{name}.html']
+        page = named(pages, name)
         assert shown in re.sub('<.*?>', '', page.text), name
         assert [l for l in page.links if re.fullmatch(rf'https://github.com/.*/ser_nb/{name}.py#L\d+', l)], name
 
@@ -88,7 +93,7 @@ def browser(site):
             page.errors = []
             page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
             page.on('pageerror', lambda e: page.errors.append(str(e)))
-            page.goto(f'{here}{name}.html')
+            page.goto(f"{here}{next(site.rglob(f'{name}.html')).relative_to(site).as_posix()}")
             page.wait_for_load_state('networkidle')
             return page
         yield opened

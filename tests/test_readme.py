@@ -7,11 +7,12 @@ from conftest import ROOT
 def markdown(nb): return [o.data['text/markdown'] for c in nb.cells if c.cell_type == 'code' for o in c.outputs if 'text/markdown' in o.get('data', {})]
 
 
-@pytest.mark.parametrize('page', ['index', 'Protocols', 'Model_Card'])
+@pytest.mark.parametrize('page', ['index', 'guides/Protocols', 'guides/Model_Card'])
 def test_every_figure_is_the_committed_runs(page):
-    nb = nbformat.read(ROOT/'nbs'/f'{page}.ipynb', 4)
+    path = ROOT/'nbs'/f'{page}.ipynb'
+    nb = nbformat.read(path, 4)
     stored = markdown(nb)
-    nbclient.NotebookClient(nb, kernel_name='python3', resources={'metadata': {'path': str(ROOT/'nbs')}}).execute()
+    nbclient.NotebookClient(nb, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
     assert stored and markdown(nb) == stored, f'{page}: run ser-nb pages --rest'
     readme = (ROOT/'README.md').read_text()
     assert page != 'index' or all(text.replace('](results/', '](nbs/results/') in readme for text in stored)
