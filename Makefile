@@ -10,23 +10,30 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train
 
-.PHONY: run test campaign readme docs lab lock clean setup
+.PHONY: run check lint test campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the main job: train on the embedded features, print the scores
 	$(BIN)/ser-nb run $(JOBS)
 
 # two workers side by side: threads of their own would only wait for each other
-test: export OMP_NUM_THREADS = 1
-test: export OPENBLAS_NUM_THREADS = 1
-test: $(VENV)/.librosa ## every test: the notebooks' own, then pytest
+check test campaign nightly: export OMP_NUM_THREADS = 1
+check test campaign nightly: export OPENBLAS_NUM_THREADS = 1
+lint: setup         ## style and spelling
+	$(BIN)/ruff check ser_nb tests nbs
+	$(BIN)/codespell ser_nb tests nbs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
+
+check: lint $(VENV)/.librosa ## lint and the fast tests
+	$(BIN)/python -m pytest -m unit
+
+test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then pytest
 	$(BIN)/nbdev_test --path nbs --n_workers 2
 	$(BIN)/python -m pytest
 
+nightly: test campaign ## all there is
+
 campaign: export SER_NB_CAMPAIGN = long
-campaign: export OMP_NUM_THREADS = 1
-campaign: export OPENBLAS_NUM_THREADS = 1
-campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 10,000 inputs, 50 kills
+campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 20,000 inputs, 50 kills
 	$(BIN)/python -m pytest -n 2 --dist load -q tests/test_faults.py tests/test_determinism.py
 	$(BIN)/python -m pytest -n 0 -q tests/test_campaign.py tests/test_load.py
 
@@ -47,12 +54,13 @@ lock: setup         ## renew both locks from settings.ini
 	$(BIN)/uv pip compile -q --upgrade setup.py --extra stock --extra dev --python-version 3.11 --universal \
 	  --generate-hashes --no-emit-index-url --no-annotate -o requirements/stock.txt
 
-# pip brings the locked uv, uv brings the rest, each file checked against its hash
+# pip brings the locked uv, uv brings the rest, each file checked against its hash; no weights, no network: the functionals model works without
 $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 on PATH; install Python 3.11 with venv"; exit 2; }
 	@test "$(ENV)" != intel -o "$(DEFAULT_ENV)" = intel || { echo "make: ENV=intel needs Linux x86-64 and Python 3.11; use ENV=stock, or PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	test -x $(BIN)/uv || $(BIN)/python -m pip install -q --no-deps --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' $(LOCK))"
+	test -x $(BIN)/uv || { sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) > $(VENV)/uv.txt && \
+	  $(BIN)/python -m pip install -q --no-deps --require-hashes --disable-pip-version-check -r $(VENV)/uv.txt; }
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
