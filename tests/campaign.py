@@ -263,7 +263,7 @@ def names(kind, rng, folder, n):
     import hypothesis.strategies as st
     from hypothesis import HealthCheck, given, seed, settings
     from ser_nb.combining_datasets import LABELS, dataset_name, parse_name, published_name
-    from ser_nb.evaluation import _parent
+    from ser_nb.leakage import parent_clip
     part = st.integers(0, 99).map('{:02}'.format) | st.text('0123456789٣²', min_size=1, max_size=3)
     near = dict(ravdess=st.lists(st.sampled_from(['01', '02', '03', '08']) | part, min_size=6, max_size=8).map('-'.join), text=st.text(),
                 tess=st.tuples(st.sampled_from(['OAF', 'YAF', 'oa', 'XAF', '']), st.sampled_from(['back', 'youth', 'ſhout', '']) | st.text(max_size=5), st.sampled_from(['fear', 'ps', 'PS', 'calm', 'K']) | st.text(max_size=5)).map('_'.join))[kind]
@@ -272,7 +272,7 @@ def names(kind, rng, folder, n):
     @seed(rng.randrange(10 ** 9))
     @given(near, st.sampled_from(['', '.wav', '.WAV', '.tar.gz', '/']))
     def read(stem, ending):
-        _parent(stem + ending)
+        parent_clip(stem + ending)
         try: said = parse_name(stem + ending)
         except ValueError as e: assert str(e); outcomes.append('refused'); return
         assert said['label'] in LABELS and (dataset_name(said), published_name(said))

@@ -65,12 +65,12 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
 
 
 def test_pictures_of_results_are_on_their_pages(pages):
-    for name, least in dict(index=2, protocols=1, evaluation=4, proposed_system=5, ladder=1, robustness=4, feature_extraction=1).items():
+    for name, least in dict(index=2, protocols=1, metrics=3, proposed_system=5, ladder=1, robustness=4, feature_extraction=1).items():
         assert len(named(pages, name).pictures) >= least, name
 
 
 def test_functions_are_described_with_their_parameters_and_link_to_their_source(pages):
-    for name, shown in dict(evaluation='unweighted', feature_extraction='(n_samples,)', pipeline='click.UsageError').items():
+    for name, shown in dict(metrics='unweighted', feature_extraction='(n_samples,)', pipeline='click.UsageError').items():
         page = named(pages, name)
         assert shown in re.sub('<.*?>', '', page.text), name
         assert [l for l in page.links if re.fullmatch(rf'https://github.com/.*/ser_nb/{name}.py#L\d+', l)], name

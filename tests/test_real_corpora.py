@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
-from ser_nb.evaluation import audit_features, audit_sound
+from ser_nb.leakage import audit_features, audit_sound
 from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, extract, load, of_copy, read_features
 
 
