@@ -23,7 +23,8 @@ from .combining_datasets import LABELS
 from .evaluation import emotion_scores, mean_scores, random_splits, scores
 from .feature_extraction import FEATURES, FUNCTIONALS
 from .proposed_system import labels_of, load_model, predict_proba, read_model_json, train_model, values_of
-from .run_folder import fingerprint, machine, notebooks_dir, progress, read_json, replacing, versions, write_json
+from .run_folder import (fingerprint, machine, nested_scores, notebooks_dir, progress, read_json, read_metrics,
+                               replacing, versions, write_json)
 
 # %% ../nbs/Baselines.ipynb #6cce128c
 _SCALED = dict(scale=['standard', 'quantile'], pca=[0., .9, .95, .99])
@@ -423,14 +424,14 @@ def read_run(run:str|Path, # run folder of the train job
              repeats:int=2000 # bootstrap samples
             ) -> tuple: # its name, (n,) labels, scores on `test`, mean scores over splits ({} where it has none)
     "The model of a run, judged on the same rows as the baselines"
-    about, metrics = read_model_json(run), read_json(Path(run)/'metrics.json')
+    about, metrics = read_model_json(run), read_metrics(run)
     if about.get('data', {}).get('train_fingerprint') != fingerprint(train): raise ValueError(f'run: {run} did not learn from these training rows; train it on the same features_dir')
     network, name = load_model(run), about['model']
     clock = time.perf_counter()
     y = labels_of(predict_proba(network, test))
     spent = metrics['timings'].get('train', {})
     shipped = scores(test.label, y) | score_intervals(test.label, y, repeats) | dict(fit_s=spent.get('train', [None])[0], predict_s=time.perf_counter() - clock)
-    return name, y, shipped, metrics['scores'].get('random_80_20_mean', {}).get(name, {})
+    return name, y, shipped, nested_scores(metrics).get('random_80_20_mean', {}).get(name, {})
 
 # %% ../nbs/Baselines.ipynb #c9960cc9
 GROUPS = ('mfcc', 'chroma', 'mel')
