@@ -9,7 +9,7 @@ __all__ = []
 import warnings
 from importlib import import_module
 
-_FORMER = {'_identity': 'clip_identity'}
+_FORMER = {'_identity': 'clip_identity', 'accuracy_interval': 'accuracy_ci'}
 
 def __getattr__(name):
     "A former name of this module, from the module that holds it now"
