@@ -7,7 +7,10 @@ import numpy as np, pandas as pd, pytest, soundfile as sf
 from conftest import no_traceback, ser_nb
 from ser_nb.benchmark import recording_memory
 from ser_nb.combining_datasets import scan
-from ser_nb.feature_extraction import FEATURE_FILES, SR, clip_features, extract, features, recording_features, split, to_signal, write_features
+from ser_nb.audio import SR, load_sound, to_signal
+from ser_nb.feature_extraction import clip_features, extract, split
+from ser_nb.feature_store import FEATURE_FILES, write_features
+from ser_nb.functionals import features, recording_features
 
 RNG = np.random.default_rng(0)
 TONE = (.3 * np.sin(2 * np.pi * 220 * np.arange(SR) / SR) + .01 * RNG.normal(size=SR)).astype(np.float32)
@@ -86,7 +89,8 @@ def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
 @pytest.mark.parametrize('n', [1, 100, 2047])
 def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, tmp_path):
     import warnings
-    from ser_nb.feature_extraction import article_features, padded_clips
+    from ser_nb.feature_extraction import padded_clips
+    from ser_nb.functionals import article_features
     sf.write(tmp_path/'x.wav', TONE[500:500 + n], SR, subtype='FLOAT')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -136,17 +140,18 @@ def test_two_processes_give_the_same_bytes_as_one(some_clips, undisturbed, tmp_p
 
 def test_what_is_known_is_not_computed_again_and_a_changed_file_is(some_clips, tmp_path, monkeypatch):
     import ser_nb.feature_extraction as fe
-    sf.write(tmp_path/'a.wav', TONE, SR); sf.write(tmp_path/'b.wav', TONE[::-1], SR)
-    clips, asked = table_of([tmp_path/'a.wav', tmp_path/'b.wav']), []
-    monkeypatch.setattr(fe, 'clip_features', lambda p, *settings: asked.append(Path(p).name) or clip_features(p))
+    sf.write(tmp_path/'a.wav', TONE, SR)
+    sf.write(tmp_path/'b.wav', TONE[::-1], SR)
+    clips, computed, original = table_of([tmp_path/'a.wav', tmp_path/'b.wav']), [], fe._features_of
+    monkeypatch.setattr(fe, '_features_of', lambda clip, *settings: computed.append(Path(clip[0]).name) or original(clip, *settings))
     first = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
     os.utime(tmp_path/'a.wav', (0, 0)); sf.write(tmp_path/'b.wav', TONE * .5, SR)
     second = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
-    assert asked == ['a.wav', 'b.wav', 'b.wav'] and (first.iloc[0] == second.iloc[0]).all() and (first.iloc[1] != second.iloc[1]).any()
+    assert computed == ['a.wav', 'b.wav', 'b.wav'] and (first.iloc[0] == second.iloc[0]).all() and (first.iloc[1] != second.iloc[1]).any()
 
 
 def test_a_full_disk_ends_with_one_line_and_loses_nothing(some_clips, undisturbed, tmp_path, monkeypatch):
-    import ser_nb.feature_extraction as fe
+    import ser_nb.feature_store as fe
     opened, size = fe.FeatureCache.__init__, 6
     def small(self, folder):
         opened(self, folder); self.db.execute(f'pragma max_page_count={size}')
@@ -236,7 +241,7 @@ def test_a_cluster_gives_the_same_bytes_and_so_it_does_when_a_worker_is_killed(s
     write_features(*split(extract(some_clips, dask=address, batch_size=8)[0]), tmp_path/'whole')
     assert same_files(tmp_path/'whole', undisturbed)
     rows = dict()
-    for i, row in fe._rows(some_clips.path.tolist(), 1, 2, tmp_path/'cache', address):
+    for i, row in fe._rows([(path, 0., np.inf) for path in some_clips.path], 1, 2, tmp_path/'cache', address):
         if len(rows) == 20: workers[0].kill()
         rows[i] = row
     assert workers[0].wait() and len(rows) == len(some_clips)

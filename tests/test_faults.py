@@ -9,7 +9,8 @@ import numpy as np, psutil, pytest, soundfile as sf
 from campaign import LONG
 from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
 from ser_nb.combining_datasets import sample_corpus, scan
-from ser_nb.feature_extraction import SR, _in_processes, extract, split, write_features
+from ser_nb.feature_extraction import SR, extract, split, write_features
+from ser_nb.workers import in_processes
 from ser_nb.pipeline import _new_folder
 from ser_nb.run_folder import read_json
 
@@ -146,7 +147,7 @@ def test_a_kernel_killed_for_its_memory_is_one_line(tmp_path):
 
 
 def test_a_worker_killed_for_its_memory_is_one_line_that_says_what_to_do():
-    with pytest.raises(OSError, match='^a worker process was killed.*n_jobs 1[^\\n]*$'): list(_in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4), 2))
+    with pytest.raises(OSError, match='^a worker process was killed.*n_jobs 1[^\\n]*$'): list(in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4), 2))
 
 
 @pytest.fixture
