@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from .run_folder import held, notebooks_dir, project_dir, read_json, replacing, write_json
+from .run_folder import held, notebooks_dir, project_dir, read_json, read_metrics, replacing, write_json
 
 # %% ../nbs/library/Pipeline.ipynb #d4aadded
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
@@ -131,10 +131,9 @@ def main():
 
 def _show_scores(metrics):
     "The scores of a run, a line a model"
-    for protocol, models in metrics['scores'].items():
-        for model, s in models.items():
-            spread = lambda k: f" ± {s[k + '_sd']:.3f}" if k + '_sd' in s else ''
-            click.echo(f'{protocol:20} {model:6}' + ''.join(f'  {k} {s[k]:.3f}{spread(k)}' for k in ('accuracy', 'uar', 'macro_f1', 'min_class_f1')))
+    from ser_nb.report import score_table
+    table = score_table(metrics)
+    if len(table): click.echo(table.to_string())
 
 # %% ../nbs/library/Pipeline.ipynb #acc4df1f
 @main.command()
@@ -172,7 +171,7 @@ def _run_steps(steps, out):
         try: run_job(job, parameters)
         except (JobFailed, OSError) as e: raise JobFailed(f'{job} failed: {e}') from None
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
-    _show_scores(read_json(out/'metrics.json'))
+    _show_scores(read_metrics(out))
     if 'benchmark' in dict(steps): click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
     from ser_nb.report import write_report
     write_report(out)
@@ -312,15 +311,15 @@ def report(runs, out):
     """Runs as pages that open anywhere.
 
     One RUN: its report.html, written again. Several: a page with all of them side by side, and their scores here."""
-    from ser_nb.report import comparison_html, compare_runs, write_report
+    from ser_nb.report import compare_scores, comparison_html, write_report
     try:
         if len(runs) == 1: return click.echo(write_report(runs[0]))
-        table, page = compare_runs(runs), comparison_html(runs)
+        table, page = compare_scores(runs), comparison_html(runs)
     except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
     try:
         with replacing(out) as part: part.write_text(page, encoding='utf-8', errors='replace')
     except OSError as e: raise click.ClickException(str(e)) from None
-    click.echo(_shown(f"{table.loc[['scores']].droplevel(0).to_string() if 'scores' in table.index else 'no scores'}\n{out}"))
+    click.echo(_shown(f"{table.to_string() if len(table) else 'no scores'}\n{out}"))
 
 # %% ../nbs/library/Pipeline.ipynb #bd091abb
 def _fit_to_store(output):
