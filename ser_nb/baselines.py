@@ -424,12 +424,12 @@ def read_run(run:str|Path, # run folder of the train job
              repeats:int=2000 # bootstrap samples
             ) -> tuple: # its name, (n,) labels, scores on `test`, mean scores over splits ({} where it has none)
     "The model of a run, judged on the same rows as the baselines"
-    about, metrics = read_model_json(run), read_metrics(run)
+    about, metrics = read_model_json(run), read_metrics(run if (Path(run)/'metrics.json').exists() else Path(run).parent) # the train job's model is in a folder of its run's
     if about.get('data', {}).get('train_fingerprint') != fingerprint(train): raise ValueError(f'run: {run} did not learn from these training rows; train it on the same features_dir')
     network, name = load_model(run), about['model']
     clock = time.perf_counter()
     y = labels_of(predict_proba(network, test))
-    spent = metrics['timings'].get('train', {})
+    spent = metrics['timings'].get('train' if name == 'article' else 'model', {})
     shipped = scores(test.label, y) | score_intervals(test.label, y, repeats) | dict(fit_s=spent.get('train', [None])[0], predict_s=time.perf_counter() - clock)
     return name, y, shipped, nested_scores(metrics).get('random_80_20_mean', {}).get(name, {})
 

@@ -26,7 +26,8 @@ import soundfile as sf
 from .combining_datasets import LABELS
 from .feature_extraction import ABOUT, FEATURES, SR, article_features, extract, load, read_features, split, write_features, write_parquet
 from .prediction import EmotionModel, predict_files
-from .proposed_system import fit_reduction, labels_of, one_hot, predict_proba, train_model, values_of
+from .emotion_model import train_model
+from .proposed_system import fit_reduction, labels_of, one_hot, predict_proba, values_of
 from .run_folder import machine, progress, project_dir
 
 # %% ../nbs/Benchmark.ipynb #c3eaff51

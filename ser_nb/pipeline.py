@@ -18,12 +18,13 @@ from .run_folder import held, notebooks_dir, project_dir, read_json, read_metric
 JOBS = {'combine': dict(notebook='Combining_Datasets', source='data_dir', paths=['data_dir'], full={}, after={}),
         'extract': dict(notebook='Feature_Extraction', source='clips', paths=['clips'], full={}, after={'combine': ('clips', 'clips.csv')}),
         'train': dict(notebook='Proposed_System', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
+        'model': dict(notebook='Emotion_Model', source=None, paths=['features_dir'], full=dict(epochs=0, splits=5, folds=6), after={'extract': ('features_dir', '')}),
         'ladder': dict(notebook='Ladder', source=None, paths=['features_dir', 'other_dir'], full=dict(model='ensemble', epochs=0), after={'extract': ('features_dir', '')}),
-        'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', '')}),
-        'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', '')}),
-        'robustness': dict(notebook='Robustness', source='clips', paths=['clips', 'features_dir', 'model'], full=dict(n=526, n_jobs=-1), after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')}),
+        'baselines': dict(notebook='Baselines', source=None, paths=['features_dir', 'run', 'parameters'], full=dict(classifiers='all', splits=5, repeats=2000), after={'extract': ('features_dir', ''), 'train': ('run', 'article'), 'model': ('run', '')}),
+        'predict': dict(notebook='Prediction', source='sounds', paths=['sounds', 'model'], full=dict(n_jobs=-1), after={'combine': ('sounds', 'DATASET'), 'train': ('model', 'article'), 'model': ('model', '')}),
+        'robustness': dict(notebook='Robustness', source='clips', paths=['clips', 'features_dir', 'model'], full=dict(n=526, n_jobs=-1), after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', 'article'), 'model': ('model', '')}),
         'benchmark': dict(notebook='Benchmark', source='clips', paths=['clips', 'model', 'features_dir'], full=dict(n=1000, rounds=3, n_jobs=2, dask_workers=2, hours=3., variants='all', networks='own, wide', learn=400, epochs=3, fit=0),
-                          after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', '')})}
+                          after={'combine': ('clips', 'clips.csv'), 'extract': ('features_dir', ''), 'train': ('model', 'article'), 'model': ('model', '')})}
 
 def notebook_path(job:str # one of JOBS
                  ) -> Path: # its notebook
@@ -144,10 +145,10 @@ def _show_scores(metrics):
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
 @click.option('--smoke', is_flag=True, help='A short run with the small values that stand in the notebooks.')
 def run(jobs, given, data, out, dask, smoke):
-    """Run notebooks as jobs: combine, extract, train, ladder, baselines, predict, robustness, benchmark (default: train).
+    """Run notebooks as jobs: combine, extract, train, model, ladder, baselines, predict, robustness, benchmark (default: train model).
 
     They run in that order, and each takes over what the one before it made."""
-    jobs = jobs or ('train',)
+    jobs = jobs or ('train', 'model')
     if dask: given = (*given, ('dask', dask))
     out = _utf8('--out', Path(out).absolute() if out else _new_folder('-'.join(j for j in JOBS if j in jobs)))
     if out.exists() and not out.is_dir(): raise click.UsageError(f'--out: {out} is a file, not a folder')
@@ -338,7 +339,7 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
     write_json(page, source)
 
 # %% ../nbs/library/Pipeline.ipynb #0983c027
-RESULTS = {'train': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
+RESULTS = {'model': {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png', 'figures/reliability.png': 'results/reliability.png',
                      **{name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}}, # the model that comes with the package
            'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'}, 'baselines': {'metrics.json': 'results/baselines.json'},
            'benchmark': {'metrics.json': 'results/benchmark.json'}, 'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv', 'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}} # the others are what the README reads

@@ -23,7 +23,7 @@ def test_features_do_not_depend_on_the_order_or_the_places_of_the_files(tmp_path
 def test_metrics_are_the_same_on_one_core_and_on_two(tmp_path):
     env = {k: v for k, v in os.environ.items() if 'THREADS' not in k}
     for cores in (1, 2):
-        done = ser_nb('run', 'train', '--smoke', '--out', tmp_path/str(cores), env=env, preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]))
+        done = ser_nb('run', 'model', '--smoke', '--out', tmp_path/str(cores), env=env, preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]))
         assert done.returncode == 0, done.stderr
     one, two = (read_json(tmp_path/str(cores)/'metrics.json') for cores in (1, 2))
     assert {k: v for k, v in one.items() if k not in ('timings', 'machine')} == {k: v for k, v in two.items() if k not in ('timings', 'machine')}

@@ -16,7 +16,7 @@ from ser_nb.run_folder import read_json
 
 pytestmark = in_one_environment('what survives is the same in both environments')
 
-TRAIN = ['train', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '0', '-p', 'splits', '2', '-p', 'features_dir', '{features}']
+TRAIN = ['model', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '0', '-p', 'splits', '2', '-p', 'features_dir', '{features}']
 RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time
         'extract': (['extract', '--smoke', '-p', 'more', 'functionals'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
         'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),
@@ -102,7 +102,7 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
     finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
     assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
-    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['train']['train_split'])
+    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['model']['train_split'])
 
 
 def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():

@@ -39,7 +39,7 @@ def whole_way(tmp_path_factory):
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
     assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout and 'one core: times the speed of the article' in done.stdout
-    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
+    for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'article/model.h5', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
                  'baseline.skops', 'baseline.json', 'robustness.csv', 'figures/harms.png', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
@@ -63,10 +63,10 @@ def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
 
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
     out, _ = whole_way
-    done = ser_nb('run', 'train', '--smoke', '-p', 'features_dir', out, '--out', tmp_path/'again')
+    done = ser_nb('run', 'model', '--smoke', '-p', 'features_dir', out, '--out', tmp_path/'again')
     assert done.returncode == 0, done.stderr
     first, second = (read_json(f/'metrics.json') for f in (out, tmp_path/'again'))
-    assert first['parameters']['train'] == second['parameters']['train']
+    assert first['parameters']['model'] == second['parameters']['model']
     assert all(score in first['scores'] for score in second['scores']) and second['scores']
     assert first['versions'] == second['versions']
     assert all(first['files'][name] == second['files'][name] for name in ('model.h5', 'model.json'))
