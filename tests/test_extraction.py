@@ -7,10 +7,9 @@ import numpy as np, pandas as pd, pytest, soundfile as sf
 from conftest import no_traceback, ser_nb
 from ser_nb.benchmark import recording_memory
 from ser_nb.combining_datasets import scan
-from ser_nb.audio import SR, load_sound, to_signal
-from ser_nb.feature_extraction import clip_features, extract, split
+from ser_nb.audio import SR, load_sound
+from ser_nb.feature_extraction import extract, split
 from ser_nb.feature_store import FEATURE_FILES, write_features
-from ser_nb.functionals import features, recording_features
 
 RNG = np.random.default_rng(0)
 TONE = (.3 * np.sin(2 * np.pi * 220 * np.arange(SR) / SR) + .01 * RNG.normal(size=SR)).astype(np.float32)
@@ -60,7 +59,6 @@ def test_every_kind_of_bad_file_gets_its_reason_and_the_others_come_out(tmp_path
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='only root can try it as somebody else')
 def test_a_file_one_may_not_read_is_said_to_be_one(tmp_path):
     sf.write(tmp_path/'mine.wav', TONE, SR); (tmp_path/'mine.wav').chmod(0o600)
-    from ser_nb.audio import load_sound
     for p in (tmp_path, *tmp_path.parents[:-2]): p.chmod(p.stat().st_mode | 0o011) # pytest's folders are private
     os.seteuid(65534)
     try:
@@ -68,54 +66,9 @@ def test_a_file_one_may_not_read_is_said_to_be_one(tmp_path):
     finally: os.seteuid(0)
 
 
-@pytest.mark.parametrize('subtype', ['PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE'])
-def test_8_to_64_bits_give_the_same_features(subtype, tmp_path):
-    sf.write(tmp_path/'x.wav', TONE, SR, subtype=subtype)
-    off = abs(clip_features(tmp_path/'x.wav') - features(TONE))
-    assert off[:52].max() < (5 if subtype == 'PCM_U8' else .1), off.max() # 8 bits have a noise floor of their own
-
-
-@pytest.mark.parametrize('channels', [1, 2, 3, 8])
-@pytest.mark.parametrize('sr', [8000, 44100, 192000])
-def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
-    import librosa
-    sound = RNG.normal(size=(sr // 2, channels)) * .1
-    path = tmp_path/'صوت 声音 звук ñ.wav'
-    sf.write(path, sound, sr, subtype='FLOAT')
-    y, _ = librosa.load(path)
-    np.testing.assert_allclose(clip_features(path), features(y), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize('n', [1, 100, 2047])
-def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, tmp_path):
-    import warnings
-    from ser_nb.feature_extraction import padded_clips
-    from ser_nb.functionals import article_features
-    sf.write(tmp_path/'x.wav', TONE[500:500 + n], SR, subtype='FLOAT')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        expected = article_features(TONE[500:500 + n], SR)
-    np.testing.assert_allclose(clip_features(tmp_path/'x.wav'), expected, rtol=1e-3, atol=2e-3)
-    assert len(padded_clips(table_of([tmp_path/'x.wav']).assign(duration_s=n / SR))) == 1
-
-
-def test_a_long_recording_has_the_values_it_would_have_at_once(tmp_path):
-    sound = np.concatenate([TONE * g for g in RNG.uniform(.01, 1, 120)])
-    for sr in (SR, 16000):
-        sf.write(tmp_path/'x.wav', sound, sr, subtype='FLOAT')
-        np.testing.assert_allclose(recording_features(tmp_path/'x.wav'), features(to_signal(sound, sr)), rtol=1e-3, atol=1e-3)
-
-
 def test_three_hours_of_noise_stay_under_500_mb(tmp_path):
     short, long = (recording_memory(hours, tmp_path) for hours in (.05, .4)) # the benchmark measures three hours; what is kept grows with the length
     assert short['mb'] + (long['mb'] - short['mb']) / .35 * 2.95 < 500, (short, long)
-
-
-def test_more_and_trimming_are_refused_for_recordings_in_blocks_and_the_message_says_what_to_do(tmp_path):
-    sf.write(tmp_path/'x.wav', np.tile(TONE, 100), SR)
-    for settings in (dict(more='energy'), dict(trim_db=40.)):
-        reason = extract(table_of([tmp_path/'x.wav']), n_jobs=1, **settings)[1].reason[0]
-        assert reason.startswith('too long for more and trim_db: 2,205,000 samples') and 'cut it into shorter files' in reason
 
 
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(some_clips, undisturbed, tmp_path):
@@ -136,18 +89,6 @@ def test_two_processes_give_the_same_bytes_as_one(some_clips, undisturbed, tmp_p
     write_features(*split(extract(some_clips, n_jobs=2, batch_size=3)[0]), tmp_path/'out')
     get_reusable_executor().shutdown()
     assert same_files(tmp_path/'out', undisturbed)
-
-
-def test_what_is_known_is_not_computed_again_and_a_changed_file_is(some_clips, tmp_path, monkeypatch):
-    import ser_nb.feature_extraction as fe
-    sf.write(tmp_path/'a.wav', TONE, SR)
-    sf.write(tmp_path/'b.wav', TONE[::-1], SR)
-    clips, computed, original = table_of([tmp_path/'a.wav', tmp_path/'b.wav']), [], fe._features_of
-    monkeypatch.setattr(fe, '_features_of', lambda clip, *settings: computed.append(Path(clip[0]).name) or original(clip, *settings))
-    first = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
-    os.utime(tmp_path/'a.wav', (0, 0)); sf.write(tmp_path/'b.wav', TONE * .5, SR)
-    second = extract(clips, n_jobs=1, cache=tmp_path/'cache')[0]
-    assert computed == ['a.wav', 'b.wav', 'b.wav'] and (first.iloc[0] == second.iloc[0]).all() and (first.iloc[1] != second.iloc[1]).any()
 
 
 def test_a_full_disk_ends_with_one_line_and_loses_nothing(some_clips, undisturbed, tmp_path, monkeypatch):
