@@ -127,13 +127,15 @@ def _batch_at_once(clips, sets, trim_db):
     for i, row in zip(good, values): rows[i] = row
     return rows
 
+_NOT_FINITE = 'features are not finite: its samples are too large'
+
 def _extract_batch(clips, sets=(), trim_db=0.):
     "Features of a few clips; for a bad one its reason"
-    with one_thread():
-        if any(s.batch for s in sets):
-            rows = _attempt(lambda: _batch_at_once(clips, sets, trim_db))
-            if not isinstance(rows, str): return rows # else one by one, to find the bad one
-        return [_attempt(lambda: _features_of(clip, sets, trim_db)) for clip in clips]
+    with one_thread(), np.errstate(over='ignore', invalid='ignore'):
+        rows = _attempt(lambda: _batch_at_once(clips, sets, trim_db)) if any(s.batch for s in sets) else ''
+        if isinstance(rows, str): # one by one, also to find a bad one
+            rows = [_attempt(lambda: _features_of(clip, sets, trim_db)) for clip in clips]
+    return [row if isinstance(row, str) or np.isfinite(row).all() else _NOT_FINITE for row in rows]
 
 # %% ../nbs/Feature_Extraction.ipynb #2883caea
 MIN_PARALLEL_CLIPS = 500 # fewer are done sooner than processes have started

@@ -139,6 +139,12 @@ def test_a_table_without_gender_corpus_and_label_is_extracted_with_the_emotion_a
         extract(table_of(tones).drop(columns='speaker'))
 
 
+def test_a_clip_whose_features_overflow_has_its_reason_and_the_others_come_out(tones):
+    sf.write(tones[1], np.full(5000, 1e9), SR, subtype='FLOAT')
+    table, failed = extract(table_of(tones), n_jobs=1, more='std')
+    assert len(table) == 3 and failed.reason.tolist() == ['features are not finite: its samples are too large']
+
+
 # ---- feature sets of a user
 
 def test_a_set_registered_after_a_read_is_written_and_read(registry, tmp_path):
