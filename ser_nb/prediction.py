@@ -6,10 +6,10 @@
 __all__ = ['WINDOW', 'HOP', 'LONGEST', 'ANSWER', 'REJECTED', 'pretrained', 'newest_run', 'light_network', 'signal_features',
            'band_limit', 'fill_top', 'windows', 'heard', 'answers', 'EmotionModel', 'predict_files', 'audit_model',
            'sounds_without_speech', 'plot_answer', 'sentence', 'plot_timeline', 'as_dict', 'sound_paths', 'about_model',
-           'as_file', 'listen', 'as_html', 'answer_upload', 'only_from_here', 'demo_page', 'serve_demo']
+           'as_file', 'listen']
 
 # %% ../nbs/Prediction.ipynb #b5d8c24d
-import html, io, os, re, tempfile, threading
+import tempfile, threading
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -242,8 +242,12 @@ class EmotionModel:
 
     def predict(self, what): # a path, (signal, sr), or a table of features
         if isinstance(what, pd.DataFrame): return pd.concat([what[['file'] if 'file' in what else []].reset_index(drop=True), pd.DataFrame(self.said(values_of(what, self.columns)))], axis=1)
-        found = _batch([what], self.columns, self.domain, strict=True)
-        return _rows(self, found, _lines(self, found))
+        return self.predict_windows(what)[0]
+
+    def predict_windows(self, source): # a path, or (signal, sr); the row of `predict` and those of `timeline`
+        found = _batch([source], self.columns, self.domain, strict=True)
+        lines = _lines(self, found)
+        return _rows(self, found, lines), lines
 
 # %% ../nbs/Prediction.ipynb #dc755d96
 def predict_files(model:EmotionModel, # see EmotionModel.load
@@ -398,110 +402,3 @@ def listen(model:EmotionModel=None # None = EmotionModel.load()
             if seconds.end_s[0] > LONGEST: display(plot_timeline(line, seconds.end_s[0]))
     button.observe(answer, 'value')
     return w.VBox([button, out])
-
-# %% ../nbs/Prediction.ipynb #48490633
-_STYLE = '''<style>.ser p {font-size: 1.3rem; margin: .4rem 0} .ser .bar {position: relative; margin: 2px 0; padding: 2px 8px} .ser .bar i {position: absolute; inset: 0 auto 0 0; background: #0173B255; border-radius: 3px}
-.ser .bar.best i {background: #DE8F0588} .ser .bar b {position: relative; display: flex; justify-content: space-between; font-weight: normal} .ser img, .ser audio {width: 100%; margin-top: .6rem}</style>'''
-
-def _inline(kind, content):
-    from base64 import b64encode
-    return f'data:{kind};base64,{b64encode(content).decode()}'
-
-def as_html(row, # a row of answers
-            line:pd.DataFrame=None # its time line, of a recording
-           ) -> str: # HTML without anything from outside
-    "An answer for the page"
-    bars = ''.join(f'<div class="bar{" best" * (e == row.emotion)}" data-emotion="{e}"><i style="width:{row[e]:.1%}"></i><b><span>{e}</span><span>{row[e]:.1%}</span></b></div>' for e in EMOTIONS if row[e] == row[e])
-    picture = f'<img alt="Emotions over time" src="{_inline("image/png", _png(line, row.end_s))}">' if line is not None and len(line) > 1 else ''
-    return f'<div class="ser">{_STYLE}<p>{html.escape(sentence(row))}</p>{bars}{picture}</div>'
-
-_drawing = threading.Lock() # pyplot serves one thread at a time
-
-def _png(line, seconds):
-    import matplotlib.pyplot as plt
-    with _drawing:
-        fig, file = plot_timeline(line, seconds), io.BytesIO()
-        fig.savefig(file, format='png', dpi=100); plt.close(fig)
-    return file.getvalue()
-
-# %% ../nbs/Prediction.ipynb #37dbe5cf
-_WAITING, _said_of = 64, {} # how many may wait; the latest answers: Gradio keeps the same bytes, sent by two, in one file, and the first answer deletes it
-
-def answer_upload(model:EmotionModel, # see EmotionModel.load
-                  path:str # a file that was uploaded; it is deleted; None = there is none
-                 ) -> str: # HTML
-    "The answer to an upload, or a sentence that says why there is none"
-    if not path: return ''
-    try:
-        found = _batch([path], model.columns, model.domain, strict=True)
-        lines = _lines(model, found)
-        _said_of[str(path)] = said = as_html(_rows(model, found, lines).iloc[0], lines)
-        while len(_said_of) > _WAITING: _said_of.pop(list(_said_of)[0], None)
-        return said
-    except (ValueError, OSError) as e:
-        if str(path) in _said_of: return _said_of[str(path)] # it was gone; by now it may be there again
-        return f'<div class="ser">{_STYLE}<p>This cannot be heard: {html.escape(str(e))}.</p></div>'
-    finally: Path(path).unlink(missing_ok=True)
-
-# %% ../nbs/Prediction.ipynb #e387cfbe
-_ELSEWHERE = re.compile(rb'<link[^>]*?rel="preconnect"[^>]*>|<script[^>]*?src="https?://[^>]*>\s*</script>')
-_POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; img-src 'self' data: blob:; media-src 'self' data: blob:"
-
-def only_from_here(app): # an ASGI application, for instance of FastAPI
-    "The same application, whose pages load nothing from elsewhere"
-    async def served(scope, receive, send):
-        if scope['type'] != 'http': return await app(scope, receive, send)
-        scope = dict(scope, headers=[(k, v) for k, v in scope['headers'] if k != b'accept-encoding']) # pages come as text
-        start, body = [], []
-        async def changed(message):
-            if message['type'] == 'http.response.start':
-                headers = [(k, v) for k, v in message['headers'] if k.lower() != b'content-security-policy'] + [(b'content-security-policy', _POLICY)]
-                page = any(k.lower() == b'content-type' and v.startswith(b'text/html') for k, v in headers)
-                start[:] = [dict(message, headers=[(k, v) for k, v in headers if not (page and k.lower() == b'content-length')])] if page else []
-                if not page: await send(dict(message, headers=headers))
-            elif not start: await send(message)
-            else:
-                body.append(message.get('body', b''))
-                if message.get('more_body'): return
-                await send(start[0]); await send(dict(message, body=_ELSEWHERE.sub(b'', b''.join(body))))
-        await app(scope, receive, changed)
-    return served
-
-# %% ../nbs/Prediction.ipynb #f5d38c89
-_NOTE = '''# What does this voice express?
-A model of *acted* emotions, English, by actors. It is often wrong with a voice that it never heard, and it is not meant to judge anyone. Nothing is kept: what you record or choose is deleted when it has been heard.'''
-
-def demo_page(model:EmotionModel # see EmotionModel.load
-             ): # a gradio.Blocks
-    "The page for a microphone and files"
-    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-    try: import gradio as gr
-    except ImportError: raise ImportError("the page needs the package gradio: pip install 'ser_nb[demo]'") from None
-    def answer(path): return answer_upload(model, path), None, None
-    with gr.Blocks(title='ser_nb', analytics_enabled=False) as page:
-        gr.Markdown(_NOTE)
-        with gr.Row():
-            spoken = gr.Audio(sources=['microphone'], type='filepath', label='Speak', elem_id='microphone')
-            file = gr.File(label='or choose a sound file', elem_id='file')
-        said = gr.HTML(elem_id='answer')
-        spoken.stop_recording(answer, spoken, [said, spoken, file], show_progress='minimal')
-        file.upload(answer, file, [said, spoken, file], show_progress='minimal')
-        gr.Markdown(f'Model: {about_model(model.about)}.')
-    return page.queue(max_size=_WAITING, default_concurrency_limit=2) # more than these are told that it is busy
-
-# %% ../nbs/Prediction.ipynb #888e2be9
-def serve_demo(model:EmotionModel, # see EmotionModel.load
-               host:str='127.0.0.1', # address to listen at
-               port:int=7860, # 0 = any that is free
-               max_mb:int=20): # largest upload
-    "Serve the page until it is interrupted; an `OSError` where the port is taken"
-    import socket
-    with tempfile.TemporaryDirectory() as uploads, socket.create_server((host, port)) as listening:
-        os.environ['GRADIO_TEMP_DIR'] = uploads
-        page = demo_page(model)
-        import gradio as gr, uvicorn
-        from fastapi import FastAPI
-        plain = gr.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
-        app = gr.mount_gradio_app(FastAPI(), page, path='/', max_file_size=f'{max_mb}mb', theme=plain, ssr_mode=False, run_history=False, footer_links=[])
-        print(f'http://{host}:{listening.getsockname()[1]}', flush=True)
-        uvicorn.Server(uvicorn.Config(only_from_here(app), log_level='warning')).run(sockets=[listening])

@@ -161,11 +161,14 @@ def extraction(kind, rng, folder, n):
 
 def upload(kind, rng, folder, n):
     "The demo: an upload is answered, and is deleted"
-    from ser_nb.prediction import answer_upload
-    for path in write_sounds(kind, rng, folder, n)[0]:
-        said = answer_upload(loaded(), str(path))
-        assert not path.exists() and ('This cannot be heard' in said or 'data-emotion' in said or 'Silence' in said), said[-300:]
-        yield 'refused' if 'This cannot be heard' in said else 'works'
+    from ser_nb.demo import Uploads, answer_upload
+    (folder/'uploads').mkdir(exist_ok=True)
+    uploads = Uploads(folder/'uploads')
+    for sound in write_sounds(kind, rng, folder, n)[0]:
+        with open(sound, 'rb') as f: path = Path(uploads.add(f, sound.name))
+        said = answer_upload(loaded(), str(path), uploads)
+        assert not path.exists() and ('No prediction' in said or 'data-emotion' in said or 'Silence' in said), said[-300:]
+        yield 'refused' if 'No prediction' in said else 'works'
 
 
 def archive_of(kind, rng, path):

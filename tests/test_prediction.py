@@ -1,11 +1,11 @@
 "From sound to an answer: the command, the notebook, the page in a real browser, and models that are not what they say"
-import io, json, os, re, shutil, signal, subprocess, sys
+import io, json, re, shutil, subprocess, sys
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, soundfile as sf, soxr
 
-from conftest import SER_NB, chromium, no_traceback, pythons, ser_nb
+from conftest import SER_NB, no_traceback, pythons, ser_nb
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
 from ser_nb.prediction import REJECTED, EmotionModel, heard, predict_files, pretrained, sounds_without_speech
@@ -247,86 +247,3 @@ def test_who_calls_from_a_telephone_is_told_why_there_is_no_answer(model, one_of
     assert 'narrow band (distance' in ser_nb('predict', tmp_path/'0.wav', *MODEL).stdout
     long = np.tile(load(one_of_each[0]), 4)
     assert model.predict((soxr.resample(long, SR, 8000), 8000)).reason[0] == 'narrow band'
-
-
-# the page in a browser
-
-@pytest.fixture(scope='module')
-def page(tmp_path_factory, one_of_each):
-    "The demo in Chromium; its microphone plays a real clip; every request is noted"
-    folder = tmp_path_factory.mktemp('demo')
-    spoken = load(one_of_each[EMOTIONS.index('angry')])
-    sf.write(folder/'microphone.wav', spoken, SR, subtype='PCM_16')
-    with chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={folder}/microphone.wav') as browser:
-        server = subprocess.Popen([SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))
-        address = server.stdout.readline().strip()
-        assert address.startswith('http://127.0.0.1:'), server.stderr.read()
-        opened = browser.new_page()
-        opened.asked, opened.folder = [], folder
-        opened.on('request', lambda r: opened.asked.append(r.url))
-        opened.goto(address)
-        opened.get_by_text('What does this voice express?').wait_for(timeout=60000)
-        yield opened
-        server.send_signal(signal.SIGINT); server.wait(20)
-
-
-def said(page): return answer.inner_text() if (answer := page.locator('#answer .ser')).count() else ''
-
-
-def answer_after(page, act, seconds=30):
-    "What the page says after something was done, once it says something new"
-    before = said(page)
-    act()
-    for _ in range(10 * seconds):
-        page.wait_for_timeout(100)
-        if (now := said(page)) and now != before: return now
-    raise AssertionError(f'no new answer: {before!r}')
-
-
-def choose(page, path): return answer_after(page, lambda: page.locator('#file input[type=file]').set_input_files(path))
-
-
-def on_page(page): return {e: float(page.locator(f'#answer [data-emotion={e}] span').nth(1).inner_text().rstrip('%')) / 100 for e in EMOTIONS}
-
-
-def test_the_page_gives_the_commands_numbers_for_a_file(page, model, one_of_each, espeak):
-    for sound in (*one_of_each, espeak[0]):
-        said, own = choose(page, sound), model.predict(sound).iloc[0]
-        assert (own.emotion or 'Not like the speech it learnt from') in said
-        assert on_page(page) == pytest.approx({e: own[e] for e in EMOTIONS}, abs=6e-4)
-
-
-def test_a_broken_upload_gets_a_sentence(page, tmp_path):
-    (tmp_path/'broken.wav').write_text('Dear diary')
-    assert 'This cannot be heard: no sound that can be read' in choose(page, tmp_path/'broken.wav')
-
-
-def test_the_same_bytes_sent_by_two_are_answered_to_both(model, tmp_path, monkeypatch):
-    import ser_nb.prediction as prediction
-    send = lambda: sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
-    ask = lambda: prediction.answer_upload(model, str(tmp_path/'a.wav'))
-    send(); first = ask()
-    assert 'data-emotion' in first and not (tmp_path/'a.wav').exists()
-    assert ask() == first # the first answer has deleted the file of both
-    def gone(*args, **kw): send(); raise ValueError('there is no such file') # and a third sends it again just then
-    monkeypatch.setattr(prediction, '_batch', gone)
-    assert ask() == first and not (tmp_path/'a.wav').exists()
-
-
-def test_too_large_an_upload_is_refused(page, tmp_path):
-    sf.write(tmp_path/'large.wav', np.zeros(SR * 120), SR)
-    page.locator('#file input[type=file]').set_input_files(tmp_path/'large.wav')
-    page.get_by_text(re.compile('exceeds|too large|maximum', re.I)).first.wait_for(timeout=20000)
-
-
-def test_the_microphone_is_heard(page):
-    button = lambda name: page.locator('#microphone').get_by_role('button', name=re.compile(name, re.I)).first.click()
-    def record():
-        button('record'); page.wait_for_timeout(4500); button('stop')
-    now = answer_after(page, record)
-    assert on_page(page)['angry'] == max(on_page(page).values()), now
-
-
-def test_the_page_asks_nobody_else_and_nothing_is_kept(page):
-    assert page.asked and not [url for url in page.asked if not re.match(r'(http://127\.0\.0\.1:|data:|blob:http://127\.0\.0\.1:)', url)]
-    assert not [p for p in page.folder.rglob('*') if p.is_file() and p.name != 'microphone.wav' and p.suffix in ('.wav', '.flac')]
