@@ -131,6 +131,12 @@ def _xi(data): # libsndfile writes a size of 0
 def _open_ended(data):
     return OPEN_ENDED
 
+def _paf(data): # no length; but 24 bits come in blocks of 32 bytes, and of part of one libsndfile makes noise
+    order = '>' if data.at(0, 1) == b' ' else '<'
+    block = 32 * data.number(20, f'{order}I')
+    lacking = (2048 - data.size) % block if data.number(16, f'{order}I') == 1 and block else 0
+    return data.size + lacking if lacking else OPEN_ENDED
+
 # %% ../nbs/library/Containers.ipynb #336975bb
 def _mat4(data): # two matrices: the rate, and the sound
     order, position = '<' if data.at(2, 2) == b'\0\0' else '>', 0
@@ -159,7 +165,7 @@ _ENDS = {b'RIFF': _riff, b'RIFX': _rifx, b'RF64': _rf64, b'riff': _w64, b'FORM':
          b'.snd': _au, b'dns.': _au, b'NIST': _nist, b'Creative Voice File': _voc, b'2BIT': _avr, b'\1\4': _mpc2k,
          b'ALawSoundFile': _wve, b'Extended Instrument: ': _xi, b'MATLAB 5.0 MAT-file': _mat5, b'\xf0\x7e': _sds,
          b'\0\0\0\0\1\0\0\0\1\0\0\0': _mat4, b'\0\0\x03\xe8\0\0\0\1\0\0\0\1': _mat4,
-         b' paf': _open_ended, b'fap ': _open_ended, b'PVF1': _open_ended} # magic -> where its sound ends
+         b' paf': _paf, b'fap ': _paf, b'PVF1': _open_ended} # magic -> where its sound ends
 for i in range(1, 5): # IRCAM's machines
     _ENDS |= {bytes([0x64, 0xa3, i, 0]): _open_ended, bytes([0, i, 0xa3, 0x64]): _open_ended}
 

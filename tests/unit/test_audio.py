@@ -1,0 +1,190 @@
+"Sound that is cut, joined, guessed, forged or too faint: nobody gets other samples than those in the file"
+import io
+import os
+import shutil
+import struct
+import subprocess
+import time
+import warnings
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from ser_nb.audio import (FAINTEST, LONG, SR, SoundWarning, inspect_sound, load_sound, open_sound, signal_blocks,
+                          temporary_sound, to_signal, trim)
+
+pytestmark = pytest.mark.unit
+
+NOISE = np.random.default_rng(0).uniform(-.3, .3, 32000)
+NO_LENGTH = {'PAF', 'PVF', 'IRCAM', 'XI'} # their headers do not say it
+SKIPPED = {'RAW', 'SD2'} # the one needs parameters, the other a second file
+
+
+def written(samples, sr, format, subtype):
+    sf.write(file := io.BytesIO(), samples, sr, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+def everything():
+    "(format, subtype, bytes) of all that libsndfile writes"
+    for format in sf.available_formats():
+        for subtype in sf.available_subtypes(format):
+            if format in SKIPPED: continue
+            try:
+                yield format, subtype, written(NOISE, 8000, format, subtype)
+            except sf.LibsndfileError: # a pair that it cannot write
+                pass
+
+
+FILES = list(everything())
+
+
+@pytest.mark.parametrize('format,subtype,content', FILES, ids=[f'{f}-{s}' for f, s, _ in FILES])
+def test_a_whole_file_has_all_its_samples_and_a_cut_one_is_refused_or_warned_of(format, subtype, content, tmp_path):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        with open_sound(content) as f: samples = f.read()
+    assert len(NOISE) <= len(samples) <= len(NOISE) + 2048 and bool(told) == (format in NO_LENGTH)
+    (path := tmp_path/'cut').write_bytes(content[:len(content) * 55 // 100])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        try:
+            with open_sound(path) as f: part = f.read()
+        except ValueError as e:
+            assert '\n' not in str(e)
+            with pytest.raises(ValueError): inspect_sound(path)
+            return
+    assert format in NO_LENGTH and told[0].category is SoundWarning and 's are there' in str(told[0].message)
+    assert len(part) < len(samples) * .6 and np.array_equal(part, samples[:len(part)])
+
+
+@pytest.mark.parametrize('kind', ['FLAC', 'VORBIS', 'OPUS', 'MP3'])
+def test_a_chained_file_is_read_to_its_last_part(kind):
+    format, subtype, content = next(x for x in FILES if kind in x[:2])
+    one = load_sound(content)
+    two = load_sound(content + content)
+    assert abs(len(two) - 2 * len(one)) <= 1
+    assert np.abs(two[-8000:-100] - one[-8000:-100]).max() < (1e-2 if kind == 'MP3' else 1e-3)
+
+
+@pytest.mark.parametrize('format', ['WAV', 'AIFF', 'AU', 'W64', 'RF64', 'CAF'])
+def test_a_second_file_behind_the_first_is_told_and_left_out(format):
+    content = written(NOISE, 8000, format, 'PCM_16')
+    with pytest.warns(SoundWarning, match='another sound follows'):
+        assert np.array_equal(load_sound(content + content), load_sound(content))
+
+
+def without_table(mp3):
+    "An MP3 without the frame that holds its Xing table"
+    from ser_nb.containers import ByteReader, mpeg_header
+    return mp3[mpeg_header(ByteReader(io.BytesIO(mp3)).at(0, 4)).length:]
+
+
+def test_an_mp3_without_a_table_has_all_its_frames_though_its_length_is_only_guessed():
+    loud, faint = (written(x * NOISE, 44100, 'MP3', 'MPEG_LAYER_III') for x in (1, 0))
+    for content in (loud + faint, faint + loud): # the guess is too short, or too long
+        parts = without_table(content)
+        assert len(load_sound(parts)) >= 2 * len(NOISE) * SR / 44100 - 2000
+    with pytest.warns(SoundWarning, match='last MP3 frame is cut'):
+        load_sound(without_table(loud)[:-50])
+
+
+def test_flac_of_unknown_length_and_blocks_of_codecs_are_whole():
+    flac = bytearray(written(NOISE, 16000, 'FLAC', 'PCM_16'))
+    flac[21] &= 0xf0
+    flac[22:26] = bytes(4) # samples: not known, as `ffmpeg -f flac -` writes it
+    with open_sound(bytes(flac)) as f: assert np.abs(f.read()[:, 0] - NOISE).max() < 1e-3 and f.frames == len(NOISE)
+    for subtype in ('GSM610', 'IMA_ADPCM', 'MS_ADPCM'):
+        assert inspect_sound_of(written(NOISE, 8000, 'WAV', subtype))['duration_s'] >= 4
+
+
+def inspect_sound_of(content):
+    with temporary_sound(content) as path: return inspect_sound(path)
+
+
+def ogg_checksum(page):
+    crc = 0
+    for byte in page:
+        crc ^= byte << 24
+        for _ in range(8): crc = (crc << 1 ^ 0x04c11db7 if crc & 0x80000000 else crc << 1) & 0xffffffff
+    return crc
+
+
+@pytest.mark.parametrize('subtype', ['VORBIS', 'OPUS'])
+@pytest.mark.parametrize('seconds', [50 * 60, 6 * 3600])
+def test_a_forged_length_gives_no_hours_takes_no_minutes_and_no_memory(subtype, seconds):
+    content = bytearray(written(NOISE, 8000, 'OGG', subtype))
+    last = content.rfind(b'OggS')
+    content[last + 6:last + 14] = struct.pack('<q', seconds * (48000 if subtype == 'OPUS' else 8000))
+    content[last + 22:last + 26] = bytes(4)
+    content[last + 22:last + 26] = struct.pack('<I', ogg_checksum(content[last:]))
+    start = time.perf_counter()
+    for read in (load_sound, lambda x: list(signal_blocks(x)), inspect_sound_of):
+        with pytest.raises(ValueError, match='truncated: '): read(bytes(content))
+    assert time.perf_counter() - start < 5
+
+
+def test_a_short_read_never_leaves_what_was_in_memory(monkeypatch):
+    monkeypatch.setattr('ser_nb.audio.LONG', 4000)
+    content = written(NOISE, 8000, 'MP3', 'MPEG_LAYER_III')
+    with open_sound(content) as f: whole = f.read()
+    with open_sound(content) as f: assert np.array_equal(np.concatenate(list(f.blocks(777))), whole)
+    assert LONG > 4000
+
+
+@pytest.mark.parametrize('make', [np.ones, lambda n: (-1.) ** np.arange(n), lambda n: np.arange(n) == 0],
+                         ids=['constant', 'alternating', 'click'])
+@pytest.mark.parametrize('n', [1, 2, 3, 3000])
+def test_every_amplitude_and_the_shortest_clips_have_a_result_or_a_reason(make, n):
+    from ser_nb.feature_extraction import clip_features
+    for amplitude in [10. ** e for e in range(-45, 39)] + [np.nan, np.inf]:
+        with np.errstate(all='ignore'): samples = np.float32(amplitude) * make(n).astype(np.float32)
+        try:
+            signal = to_signal(samples, 16000)
+            assert np.isfinite(signal).all() and len(trim(signal, 30.)) <= len(signal)
+        except ValueError as e:
+            assert not FAINTEST <= amplitude < 1e9 or not samples.any(), e
+        with temporary_sound(written(samples, 16000, 'WAV', 'FLOAT')) as path:
+            try: assert np.isfinite(clip_features(path, '', 30.)).all()
+            except ValueError as e: assert str(e)
+
+
+def test_a_segment_is_the_same_samples_in_every_format():
+    for format, subtype in (('WAV', 'PCM_16'), ('FLAC', 'PCM_16'), ('OGG', 'VORBIS'), ('OGG', 'OPUS'), ('MP3', 'MPEG_LAYER_III')):
+        content = written(NOISE, 8000, format, subtype)
+        with open_sound(content) as f: whole = f.read()
+        with open_sound(content) as f:
+            f.skip(12000)
+            assert np.array_equal(f.read(8000), whole[12000:20000]), format
+        assert len(load_sound(content, start=1.5, end=2.5)) == SR
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='names are text there')
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9.wav')
+    with open(path, 'wb') as f: f.write(written(NOISE, 8000, 'WAV', 'PCM_16'))
+    assert np.array_equal(load_sound(path), load_sound(written(NOISE, 8000, 'WAV', 'PCM_16')))
+
+
+def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path):
+    for content in (b'\xff\xfb\x90\x64' + bytes(2000), b'ID3\x04' + bytes(3000), b'Dear diary, ' * 99):
+        for suffix in ('mp3', 'wav', 'au', 'snd'):
+            (path := tmp_path/f'x.{suffix}').write_bytes(content)
+            with pytest.raises(ValueError) as told: load_sound(path)
+            assert 'not exist' not in str(told.value) and 'no such file' not in str(told.value)
+
+
+@pytest.mark.skipif(not shutil.which('ffmpeg'), reason='ffmpeg is not on PATH')
+@pytest.mark.parametrize('how', ['-q:a 4 -write_xing 0 x.mp3', '-b:a 48k -ar 44100 -write_xing 0 x.mp3', '-f flac x.flac',
+                                 'x.ogg', '-c:a libopus -ar 24000 x.opus', '-c:a adpcm_ms x.wav'])
+def test_a_second_decoder_finds_as_many_samples(how, tmp_path):
+    sf.write(tmp_path/'in.wav', NOISE, 24000)
+    run = dict(cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(['ffmpeg', '-loglevel', 'error', '-i', 'in.wav', *how.split()], **run)
+    name = how.split()[-1]
+    with open_sound(tmp_path/name) as f: ours = f.read()
+    as_floats = ['-ar', str(f.samplerate), '-f', 'f32le', '-']
+    theirs = subprocess.run(['ffmpeg', '-loglevel', 'error', '-i', name, *as_floats], **run).stdout
+    theirs = np.frombuffer(theirs, np.float32)
+    assert abs(len(ours) - len(theirs)) < 400 and abs(np.abs(ours).mean() / np.abs(theirs).mean() - 1) < .05
