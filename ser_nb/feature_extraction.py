@@ -61,6 +61,7 @@ def _sets_of(more):
     feature_set_columns(more) # refuses unknown names
     return [feature_set for name, feature_set in FEATURE_SETS.items() if name in more.split()]
 
+# %% ../nbs/Feature_Extraction.ipynb #b4251d7e
 def clip_features(path:str|Path, # a sound file
                   more:str='', # names of feature sets, with spaces between
                   trim_db:float=0., # silence at both ends left out, dB below the loudest frame; 0 = nothing
@@ -81,6 +82,7 @@ def _draw_spectrum(ax, image, title, unit, seconds, lowest=-.5):
     ax.set(title=title, ylabel=unit)
     return drawn
 
+# %% ../nbs/Feature_Extraction.ipynb #3a2e03da
 def plot_clip(signal:np.ndarray, # (n_samples,) at SR
               title:str # what it is
              ): # a matplotlib figure
@@ -157,6 +159,7 @@ def _keys_and_stamps(clips, sets, names, trim_db):
     stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
     return cache_keys(paths, settings, segments), [stamps[path] for path in paths]
 
+# %% ../nbs/Feature_Extraction.ipynb #5458f7af
 def _rows(clips, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
     "(index, features or reason) of every clip (path, start, end), from the cache or computed"
     from ser_nb.feature_extraction import _extract_batch # what a notebook defines cannot be sent by name

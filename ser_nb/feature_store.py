@@ -43,6 +43,7 @@ def _key(sha256, settings, segment):
     what = f'{CACHE_VERSION} {settings} {sha256}' + (f' {segment}' if segment else '')
     return hashlib.sha256(what.encode()).hexdigest()
 
+# %% ../nbs/library/Feature_Store.ipynb #37200d73
 def cache_keys(paths:list, # files
                settings:str, # what the values depend on beside the sound
                segments:list=None, # what part of its file each is, as text; None or '' = all of it
@@ -60,8 +61,8 @@ def cache_keys(paths:list, # files
 # %% ../nbs/library/Feature_Store.ipynb #2f8ddc8b
 _TABLE = 'create table if not exists features (key text primary key, value blob) without rowid'
 
-class FeatureCache:
-    "Features by key, in one SQLite file"
+class _Database:
+    "The SQLite file of a cache, opened; a damaged one is set aside"
     def __init__(self, folder:str|Path): # 'none' keeps nothing
         self.file, self.db = Path(folder)/'features.sqlite', None
         if folder == 'none': return
@@ -96,6 +97,12 @@ class FeatureCache:
             raise OSError(f'cache {self.file}: {reason}; what was kept stays, the same call goes on from there '
                           '(or give another cache, or none)') from None
 
+    def close(self):
+        if self.db: self.db.close()
+
+# %% ../nbs/library/Feature_Store.ipynb #c8ba6894
+class FeatureCache(_Database):
+    "Features by key, in one SQLite file of a folder (or 'none')"
     def known(self, keys, size=None, together=500):
         "The features of each key, None where they are not there ('' is none) or not `size` numbers"
         for i in range(0, len(keys), together): # a million at once would fill a GB
@@ -116,9 +123,7 @@ class FeatureCache:
     def _insert(self, rows):
         with self.db: self.db.executemany('insert or replace into features values (?, ?)', rows)
 
-    def close(self):
-        if self.db: self.db.close()
-
+# %% ../nbs/library/Feature_Store.ipynb #781ad6e1
 def _numbers(value, size):
     "What the cache holds as float32; None for what is not so many numbers"
     if not isinstance(value, bytes) or len(value) % 4: return None
@@ -226,6 +231,7 @@ def _array(archive, name, limit):
     if size > limit + 1000: raise ValueError(f'{name} would unpack to {size:,} bytes, at most {limit:,} belong here')
     with archive.open(f'{name}.npy') as f: return np.lib.format.read_array(f, allow_pickle=False)
 
+# %% ../nbs/library/Feature_Store.ipynb #451e333c
 def _read_companion(file, n_rows):
     "Names of clips and the values (n_rows, n_columns) of a file beside a CSV"
     with ZipFile(file) as archive:
@@ -274,6 +280,7 @@ def _read_parquet(folder):
         if str(e).startswith(str(folder)): raise
         raise ValueError(f'{folder}: not Parquet ({str(e).splitlines()[0]})') from None
 
+# %% ../nbs/library/Feature_Store.ipynb #3f7c2d09
 def read_feature_file(path:str|Path, # a feature CSV, or a folder of Parquet parts
                       companions:str=' '.join(COMPANIONS) # of a CSV: what to read beside it, with spaces between
                      ) -> pd.DataFrame: # META_COLUMNS as text, features as float32

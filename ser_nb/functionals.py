@@ -386,6 +386,7 @@ def _of_one(signal, sets, base, ready):
     values = [time_means(S, mel)] if base else []
     return values + [None if s.batch else _checked(s.fn(signal, S, mel), s, ()) for s in sets]
 
+# %% ../nbs/library/Functionals.ipynb #c74c8781
 def compute_features(signals:list, # (n_samples,) at SR each
                      sets:list, # FeatureSets
                      base:bool=True, # whether the 180 come first
