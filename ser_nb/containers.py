@@ -22,6 +22,8 @@ class ByteReader:
         self.start, self.block = 0, b''
 
     def at(self, position, n): # n bytes from there; fewer where the file ends
+        if not 0 <= position < self.size: # a header may say anything
+            return b''
         offset = position - self.start
         if not 0 <= offset <= len(self.block) - n:
             self.file.seek(position)

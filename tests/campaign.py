@@ -171,6 +171,85 @@ def upload(kind, rng, folder, n):
         yield 'refused' if 'No prediction' in said else 'works'
 
 
+@lru_cache
+def every_sound():
+    "FORMAT-SUBTYPE -> the bytes of a short noise, for all that libsndfile writes"
+    import numpy as np
+    import soundfile as sf
+    noise, found = np.random.default_rng(0).uniform(-.3, .3, 6000), {}
+    for format in set(sf.available_formats()) - {'RAW', 'SD2'}: # one needs parameters, the other a second file
+        for subtype in sf.available_subtypes(format):
+            try: sf.write(file := io.BytesIO(), noise, 8000, format=format, subtype=subtype)
+            except sf.LibsndfileError: continue
+            found[f'{format}-{subtype}'] = file.getvalue()
+    return dict(sorted(found.items()))
+
+
+def poisoned(path, frames):
+    "What plain soundfile reads into a buffer of NaN: a second reading, in which memory that nobody wrote would show; None where it cannot"
+    import numpy as np
+    import soundfile as sf
+    try:
+        with sf.SoundFile(path) as f:
+            return f.read(out=np.full((frames, f.channels), np.nan, np.float32))
+    except (sf.LibsndfileError, ValueError): # lengths that are not known, for instance
+        return None
+
+
+def ffmpeg_frames(path, sr):
+    "How many samples ffmpeg decodes; None where it is not there or cannot"
+    import subprocess
+    if not shutil.which('ffmpeg'): return None
+    done = subprocess.run(['ffmpeg', '-v', 'error', '-i', path, '-ac', '1', '-ar', str(sr), '-f', 's16le', '-'], capture_output=True)
+    return len(done.stdout) // 2 if done.stdout and not done.returncode else None
+
+
+def read_twice(path):
+    "(samples, rate, whether there was a warning) of a file, after lengths and samples agreed with a second reading; None = refused"
+    import warnings
+    import numpy as np
+    from ser_nb.audio import open_sound
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        try:
+            with open_sound(path) as f: ours, sr = f.read(), f.samplerate
+        except ValueError as e:
+            assert str(e) and '\n' not in str(e)
+            return None
+    theirs = poisoned(path, len(ours))
+    if theirs is not None:
+        n = min(len(ours), len(theirs))
+        assert np.array_equal(ours[:n], theirs[:n], equal_nan=True), f'{path}: other samples than soundfile reads'
+    return ours, sr, bool(told)
+
+
+def decoding(kind, rng, folder, n):
+    "Whole, cut, doubled, headerless and mutated files of every format that libsndfile writes: lengths and samples against a second decoder"
+    import numpy as np
+    for i in range(n):
+        name = rng.choice(list(every_sound()))
+        whole = every_sound()[name]
+        changed = dict(whole=lambda: whole, doubled=lambda: whole * 2, cut=lambda: whole[:int(len(whole) * rng.uniform(.02, .9))],
+                       headerless=lambda: whole[rng.randrange(1, 200):], mutated=lambda: mutated(whole, rng, rng.choice(list(every_sound().values()))))[kind]()
+        (path := folder/f'{i}.{name.lower()}').write_bytes(changed)
+        found = read_twice(path)
+        if found is None:
+            assert kind != 'whole', f'{name}: a whole file is refused'
+            yield 'refused'
+            continue
+        samples, sr, warned = found
+        few = len(samples) < 8000
+        if kind == 'whole':
+            assert 6000 <= len(samples) <= 8048 and np.abs(samples).mean() > .02, (name, len(samples))
+        if kind == 'cut': assert warned and few, f'{name}: a cut file works without a word'
+        if kind == 'doubled': assert warned or not few, f'{name}: the second half is left out without a word'
+        known = name.split('-')[0] in ('WAV', 'FLAC', 'OGG', 'AIFF', 'AU', 'CAF', 'MP3') and 'ADPCM' not in name # ffmpeg mistakes some
+        if known and kind in ('whole', 'doubled') and not warned and rng.random() < .1:
+            theirs = ffmpeg_frames(path, sr)
+            assert theirs is None or abs(theirs - len(samples)) < 1500, f'{name}: {len(samples)} samples, {theirs} by ffmpeg'
+        yield 'works'
+
+
 def archive_of(kind, rng, path):
     "A zip archive: of its usual form, changed; with names that lead out; larger inside than it seems"
     names = ['Actor_01/03-01-05-01-01-01-01.wav', 'a/b.txt'] if kind == 'bytes' else [rng.choice(('../x', '/x', 'a/../../x', 'C:/x', '..\\x', 'a//b', 'a', 'a/b', '.', '', 'x' * 300, 'ü\0y', 'a/' * 200 + 'b', 'con', '\x1b[31m')) for _ in range(rng.randrange(1, 5))]
@@ -349,6 +428,7 @@ def tuned_parameters(kind, rng, folder, n):
 
 Door = namedtuple('Door', 'function kinds each short long') # inputs: of a batch, of the short and of the long form
 DOORS = {'predict': Door(predict, list(FORMATS), 20, 60, 4200), 'extraction': Door(extraction, list(FORMATS), 20, 60, 2000), 'upload': Door(upload, list(FORMATS), 10, 20, 500),
+         'decoding': Door(decoding, ['whole', 'cut', 'doubled', 'headerless', 'mutated'], 50, 500, 6000),
          'archives': Door(archives, ['bytes', 'names', 'links', 'bombs'], 10, 40, 1000), 'clip_tables': Door(clip_tables, ['extract', 'audit'], 10, 20, 600), 'feature_files': Door(feature_files, ['csv', 'functionals'], 5, 10, 500),
          'parameters': Door(parameters, ['known', 'jobs'], 50, 100, 1200), 'names': Door(names, ['ravdess', 'tess', 'text'], 50, 150, 1800), 'model_files': Door(model_files, ['model.json', 'model.h5', 'model.xml', 'model.bin'], 5, 20, 400),
          'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30), 'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900), 'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}

@@ -125,6 +125,14 @@ def test_a_forged_length_gives_no_hours_takes_no_minutes_and_no_memory(subtype, 
     assert time.perf_counter() - start < 5
 
 
+def test_sizes_that_no_file_has_are_no_places_to_look_at():
+    from ser_nb.containers import ByteReader, sound_end
+    caf, rf64 = (written(NOISE, 8000, f, 'PCM_16') for f in ('CAF', 'RF64'))
+    for content, at in ((caf, 12), (caf, 40), (rf64, 20), (rf64, 28)):
+        for size in (b'\xff' * 8, b'\x7f' + b'\xff' * 7, b'\x80' + bytes(7)):
+            sound_end(ByteReader(io.BytesIO(content[:at] + size + content[at + 8:]))) # raises nothing
+
+
 def test_a_short_read_never_leaves_what_was_in_memory(monkeypatch):
     monkeypatch.setattr('ser_nb.audio.LONG', 4000)
     content = written(NOISE, 8000, 'MP3', 'MPEG_LAYER_III')
