@@ -54,7 +54,11 @@ def no_traceback(done):
 
 def pytest_configure(config):
     "Nothing is written to the user's cache: not here, not in workers, not in the processes that tests start"
-    if not hasattr(config, 'workerinput'): os.environ['SER_NB_CACHE'] = config.cache_of_tests = tempfile.mkdtemp()
+    if hasattr(config, 'workerinput'): return
+    from ser_nb.speech_encoder import encoder_dir
+    kept = encoder_dir()
+    os.environ['SER_NB_CACHE'] = config.cache_of_tests = tempfile.mkdtemp()
+    if kept.is_dir(): shutil.copytree(kept, Path(config.cache_of_tests)/'encoder') # so that nothing is fetched
 
 
 def pytest_unconfigure(config):
