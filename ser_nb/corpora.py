@@ -165,11 +165,11 @@ def complete_clips(clips:pd.DataFrame # a table with path, speaker and emotion a
     "Add the clip table's missing columns"
     clips = clips.copy()
     if 'file' not in clips:
-        clips['file'] = clips.path.map(lambda p: Path(p).stem)
+        clips['file'] = [os.path.splitext(os.path.basename(p))[0] for p in clips.path]
     for column in CLIP_COLUMNS:
         if column not in clips:
             clips[column] = np.nan if column in NUMBER_COLUMNS else ''
-        elif column not in NUMBER_COLUMNS:
+        elif column not in NUMBER_COLUMNS and (clips[column].dtype != 'str' or clips[column].isna().any()):
             clips[column] = clips[column].fillna('').astype(str)
     clips['label'] = _fill_labels(clips)
     return clips[CLIP_COLUMNS + [c for c in clips if c not in CLIP_COLUMNS]]
@@ -216,7 +216,7 @@ def _wrong_label(clips):
 
 def _bad_rows(clips, numbers):
     "For each column: which rows are wrong, and what would be right"
-    finite = {c: (clips[c] != '') & ~np.isfinite(numbers[c]) for c in numbers}
+    finite = {c: clips[c].notna() & (clips[c] != '') & ~np.isfinite(numbers[c]) for c in numbers}
     yield from ((c, wrong, 'a number') for c, wrong in finite.items())
     yield 'emotion', clips.emotion.str.strip() == '', 'an emotion; every clip needs one'
     yield 'path', clips.path == '', 'the path of a file'
@@ -249,8 +249,8 @@ def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and e
     if missing := [c for c in NEEDED_COLUMNS if c not in clips]:
         raise ValueError(f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)}; the others may be absent)')
     clips = complete_clips(clips)
-    numbers = {c: pd.to_numeric(clips[c].replace('', np.nan), errors='coerce').astype(float) for c in NUMBER_COLUMNS}
-    good = _check_clips(clips.astype(object).where(clips.notna(), ''), numbers, path, errors)
+    numbers = {c: pd.to_numeric(clips[c], errors='coerce').astype(float) for c in NUMBER_COLUMNS}
+    good = _check_clips(clips, numbers, path, errors)
     for column, values in numbers.items():
         whole = column in ('sample_rate', 'channels') and values[good].notna().all()
         clips[column] = values.where(good, 0).astype('int64') if whole else values

@@ -216,15 +216,14 @@ def recognise(folder:str|Path, # a folder with sound files, in any layout
              ) -> tuple: # the corpora found, the clips (CLIP_COLUMNS), the files not placed (path, reason)
     "Find out which corpora a folder holds, from the names alone"
     adapters, paths = adapters or load_adapters(), [str(p) for p in find_files(folder)]
-    unplaced = {p: 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
-    paths = [p for p in paths if p not in unplaced]
+    unplaced = {_shown(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
+    paths = [p for p in paths if _is_utf8(p)]
     sounds = [p for p in paths if Path(p).suffix.lower() in SOUND_SUFFIXES]
     found = {name: _read_labelled(paths, sounds, a) if a.labels else read_names(sounds, a) for name, a in adapters.items()}
     clips, reasons = _place(found, sounds)
     unplaced |= {p: f'{Path(p).suffix or "no ending"} is not the ending of a sound file' for p in sorted(set(paths) - set(sounds))}
     unplaced |= {sounds[i]: reasons.get(i) or _reason(sounds[i]) for i in sorted(set(range(len(sounds))) - set(clips.index))}
     table = pd.DataFrame(unplaced.items(), columns=['path', 'reason']).sort_values('path', ignore_index=True)
-    table['path'] = [p.encode('utf-8', 'backslashreplace').decode() for p in table.path]
     return _summary(clips, found, len(sounds)), _as_clips(clips, sounds), table
 
 def _is_utf8(path):
@@ -232,6 +231,10 @@ def _is_utf8(path):
         return bool(str(path).encode())
     except UnicodeEncodeError:
         return False
+
+def _shown(path):
+    "A path as text that every file and terminal takes"
+    return path.encode('utf-8', 'backslashreplace').decode()
 
 def _reason(path):
     "Why a sound file could not be placed"
@@ -305,14 +308,13 @@ def _read_folder(folder, patterns, pattern, suffix, words, corpus, language):
     paths = [str(p) for p in find_files(folder)]
     kept = [p for p in paths if _is_utf8(p) and Path(p).suffix.lower() in ((suffix,) if suffix else SOUND_SUFFIXES)]
     fields = _matches(kept, patterns)
-    left = set(paths) - {kept[i] for i in fields.index}
-    shown = [p.encode('utf-8', 'backslashreplace').decode() for p in sorted(left)]
-    reason = [f'the name does not fit {pattern!r}' if p in set(kept) else 'not a sound file with a name to read' for p in sorted(left)]
+    left, kept_names = set(paths) - {kept[i] for i in fields.index}, set(kept)
+    reason = [f'the name does not fit {pattern!r}' if p in kept_names else 'not a sound file with a name to read' for p in sorted(left)]
     if not len(fields):
         fields = pd.DataFrame(columns=['speaker', 'emotion'], dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
     clips = _clips_of(fields, kept, words, corpus or Path(folder).resolve().name, language)
-    return clips, pd.DataFrame(dict(path=shown, reason=reason), columns=['path', 'reason'])
+    return clips, pd.DataFrame(dict(path=[_shown(p) for p in sorted(left)], reason=reason), columns=['path', 'reason'])
 
 # %% ../nbs/library/Corpus_Adapters.ipynb #10bcb97f
 def clips_from_folders(folder:str|Path, # a folder with a folder for each class
@@ -330,7 +332,8 @@ def clips_from_folders(folder:str|Path, # a folder with a folder for each class
     fits = [i for i, p in enumerate(paths) if len(inside[i]) >= len(levels) and _is_utf8(p) and Path(p).suffix.lower() in SOUND_SUFFIXES]
     fields = pd.DataFrame({name: [inside[i][at] for i in fits] for at, name in enumerate(levels)}, index=fits, dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
-    left = [p.encode('utf-8', 'backslashreplace').decode() for i, p in enumerate(paths) if i not in set(fits)]
+    taken = set(fits)
+    left = [_shown(p) for i, p in enumerate(paths) if i not in taken]
     reason = f"not a sound file in a folder of {'/'.join(levels)}"
     clips = _clips_of(fields, paths, words, corpus or Path(folder).resolve().name, language)
     return clips, pd.DataFrame(dict(path=left, reason=reason), columns=['path', 'reason'])
