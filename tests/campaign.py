@@ -243,10 +243,11 @@ def decoding(kind, rng, folder, n):
             assert 6000 <= len(samples) <= 8048 and np.abs(samples).mean() > .02, (name, len(samples))
         if kind == 'cut': assert warned and few, f'{name}: a cut file works without a word'
         if kind == 'doubled': assert warned or not few, f'{name}: the second half is left out without a word'
+        # ffmpeg keeps the encoder's delay of a second MP3
         known = name.split('-')[0] in ('WAV', 'FLAC', 'OGG', 'AIFF', 'AU', 'CAF', 'MP3') and 'ADPCM' not in name # ffmpeg mistakes some
         if known and kind in ('whole', 'doubled') and not warned and rng.random() < .1:
             theirs = ffmpeg_frames(path, sr)
-            assert theirs is None or abs(theirs - len(samples)) < 1500, f'{name}: {len(samples)} samples, {theirs} by ffmpeg'
+            assert theirs is None or abs(theirs - len(samples)) < (3000 if 'MP3' in name else 1500), f'{name}: {len(samples)} samples, {theirs} by ffmpeg'
         yield 'works'
 
 
