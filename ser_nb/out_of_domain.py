@@ -56,6 +56,8 @@ def fit_domain(train:pd.DataFrame, # training rows
     return domain | dict(places=places, limit=limit)
 
 # %% ../nbs/library/Out_Of_Domain.ipynb #c0d00007
+_SCALARS = ('rest', 'most', 'limit')
+
 def domain_as_text(domain:dict # of fit_domain
                   ) -> dict: # name -> numbers in a line
     "A domain as model.json holds it"
@@ -67,11 +69,14 @@ def domain_of(about:dict # model.json
     if about['domain'] is None:
         return None
     d = {k: np.array(v.split(), float) for k, v in about['domain'].items()}
-    n = len(d['mean'])
-    d |= dict(axes=d['axes'].reshape(n, -1), places=d['places'].astype(int))
-    fits = n == len(d['scale']) == len(d['places']) and d['axes'].shape[1] == len(d['variance'])
-    if not fits or not 0 <= d['places'].min() <= d['places'].max() < len(about['features']):
+    n, places = len(d['mean']), d['places']
+    if not all(np.isfinite(v).all() for v in d.values()):
+        raise ValueError('a number is not finite')
+    if not n or n != len(d['scale']) or n != len(places) or len(d['axes']) != n * len(d['variance']):
         raise ValueError('its numbers do not belong together')
-    for k in ('rest', 'most', 'limit'):
-        d[k] = d[k].item()
-    return d
+    if not 0 <= places.min() <= places.max() < len(about['features']) or any(d[k].size != 1 for k in _SCALARS):
+        raise ValueError('its numbers do not belong together')
+    if any(d[k].min() < 1e-12 for k in ('scale', 'variance', *_SCALARS)) or max(d['most'], abs(d['axes']).max()) > 1e3:
+        raise ValueError('a scale, a variance or an axis is out of range')
+    d |= dict(axes=d['axes'].reshape(n, -1), places=places.astype(int))
+    return d | {k: d[k].item() for k in _SCALARS}

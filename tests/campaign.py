@@ -377,12 +377,12 @@ def model_files(kind, rng, folder, n):
     for i in range(n):
         run = folder/f'run{i}'; run.mkdir()
         for name in ('model.json', 'model.h5', 'model.xml', 'model.bin'):
-            if name != kind: (run/name).symlink_to(pretrained()/name)
+            if name != kind: shutil.copyfile(pretrained()/name, run/name)
         if kind == 'model.json': (run/kind).write_bytes(json_text(json.loads(stored(kind)), rng))
         else:
             (run/kind).write_bytes(mutated(stored(kind), rng)); (run/'model.json').unlink()
             about = json.loads(stored('model.json'))
-            about = about | (dict(sha256=fingerprint(run/kind)) if kind == 'model.h5' else dict(light=about['light'] | {kind: fingerprint(run/kind)}))
+            about = about | (dict(sha256=fingerprint(run/kind)) if kind == 'model.h5' else dict(openvino=about['openvino'] | {kind: fingerprint(run/kind)}))
             (run/'model.json').write_text(json.dumps(about))
         tone = folder/'tone.wav'; tone.write_bytes(sounds()['wav'])
         code, out, said = command('predict', tone, '--run', run, '--json')

@@ -52,6 +52,6 @@ def test_a_model_whose_labels_were_permuted_is_named(tmp_path):
     ov.save_model(ov.Model([op.gather(last, np.roll(np.arange(len(LABELS)), 1), np.array(1))], model.get_parameters()), tmp_path/'model.xml', compress_to_fp16=False)
     for name in ('model.xml', 'model.bin'): shutil.move(tmp_path/name, tmp_path/'run'/name)
     about = read_json(tmp_path/'run'/'model.json')
-    write_json(about | dict(light={n: fingerprint(tmp_path/'run'/n) for n in about['light']}), tmp_path/'run'/'model.json') # the fingerprints fit
+    write_json(about | dict(openvino={n: fingerprint(tmp_path/'run'/n) for n in about['openvino']}), tmp_path/'run'/'model.json') # the fingerprints fit
     code, said, _ = command('audit', tmp_path/'run')
     assert code == 1 and 'not_the_scores_it_recorded' in said
