@@ -75,7 +75,7 @@ def csv_bytes(table, rng):
 def command(*args):
     "The command in this process: (exit code, what it printed, what it complained of); what a user would see as a traceback is raised"
     from click.testing import CliRunner
-    from ser_nb.pipeline import main
+    from ser_nb.command_line import main
     done = CliRunner().invoke(main, [str(a) for a in args], prog_name='ser-nb')
     if done.exception and not isinstance(done.exception, SystemExit): raise done.exception
     assert done.exit_code in (0, 1, 2) and 'Traceback' not in done.stderr, done.stderr
@@ -133,7 +133,7 @@ def loaded():
 
 def predict(kind, rng, folder, n):
     "`ser-nb predict FOLDER`: every bad file has its line, and the good one among them its answer"
-    import ser_nb.pipeline as pipeline
+    import ser_nb.command_line as pipeline
     pipeline._load_model = lambda run: loaded() # the same for every call, loaded once
     paths, good = write_sounds(kind, rng, folder, n)
     _, out, said = command('predict', folder, '--json')

@@ -11,7 +11,7 @@ from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
 from ser_nb.combining_datasets import sample_corpus, scan
 from ser_nb.feature_extraction import SR, extract, split, write_features
 from ser_nb.workers import in_processes
-from ser_nb.pipeline import _new_folder
+from ser_nb.command_line import _new_folder
 from ser_nb.run_folder import read_json
 
 pytestmark = in_one_environment('what survives is the same in both environments')
@@ -132,7 +132,7 @@ def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
 
 
 def test_two_runs_of_the_same_second_get_folders_of_their_own(monkeypatch, tmp_path):
-    import ser_nb.pipeline as pipeline
+    import ser_nb.command_line as pipeline
     monkeypatch.setattr(pipeline, 'project_dir', lambda: tmp_path); monkeypatch.setattr(time, 'strftime', lambda form: 'today') # a clock that was put back gives a name again, too
     first = _new_folder('train'); first.mkdir(parents=True)
     assert (first.name, _new_folder('train').name) == ('today-train', 'today-train-2')

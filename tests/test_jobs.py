@@ -9,7 +9,8 @@ from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from ser_nb.baselines import load_classifier
 from ser_nb.combining_datasets import LABELS, sample_corpus
 from ser_nb.feature_extraction import FEATURES, read_features
-from ser_nb.pipeline import JOBS, main, notebook_path, run_job
+from ser_nb.command_line import main
+from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
 from ser_nb.proposed_system import load_model, predict_proba
 from ser_nb.robustness import HARMS

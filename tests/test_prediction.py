@@ -71,7 +71,7 @@ def test_the_button_of_the_notebook_answers_with_the_sound_and_its_picture(model
 
 def test_prediction_imports_no_tensorflow_librosa_or_scikit_learn(tmp_path):
     sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
-    script = "import sys; from ser_nb.pipeline import main; main(['predict', *sys.argv[1:]], standalone_mode=False)"
+    script = "import sys; from ser_nb.command_line import main; main(['predict', *sys.argv[1:]], standalone_mode=False)"
     done = subprocess.run([sys.executable, '-X', 'importtime', '-c', script, tmp_path/'a.wav', '--run', pretrained()], capture_output=True, text=True, cwd=tmp_path)
     loaded = set(re.findall(r'\| +(\w+)$', done.stderr, re.M))
     assert 'openvino' in loaded and not loaded & {'tensorflow', 'keras', 'librosa', 'sklearn', 'matplotlib', 'papermill', 'numba', 'gradio', 'h5py'}, done.stdout + done.stderr[-500:]

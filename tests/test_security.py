@@ -73,7 +73,7 @@ def test_a_page_of_a_run_shows_markup_as_text(tmp_path):
 
 
 def test_the_demo_listens_on_this_machine_only_unless_told_otherwise():
-    from ser_nb.pipeline import demo
+    from ser_nb.command_line import demo
     assert {p.name: p.default for p in demo.params}['host'] == '127.0.0.1'
 
 
