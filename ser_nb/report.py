@@ -57,6 +57,10 @@ def _rank(score):
     name = score['protocol']
     return PROTOCOLS.index(name) if name in PROTOCOLS else len(PROTOCOLS)
 
+def _index(keys, names):
+    "An index of two levels, also of no rows"
+    return pd.MultiIndex.from_arrays(list(zip(*keys)) or [[], []], names=names)
+
 def _protocol(score):
     "A protocol with its part"
     return score['protocol'] + (f": {score['part']}" if score['part'] else '')
@@ -72,8 +76,8 @@ def score_table(metrics:dict # of read_run
     for s in sorted(metrics['scores'], key=_rank):
         classes = '' if s.get('n_classes') is None else str(s['n_classes'])
         rows[_protocol(s), s['model']] = dict(classes=classes) | {k: _figure(s, k) for k in _SCORES}
-    table = pd.DataFrame(rows, index=['classes', *_SCORES], dtype=object)
-    return table.T.rename_axis(['protocol', 'model'])
+    table = pd.DataFrame(list(rows.values()), columns=['classes', *_SCORES], dtype=object)
+    return table.set_index(_index(rows, ['protocol', 'model']))
 
 # %% ../nbs/library/Report.ipynb #b9bf19aa
 def _seconds(metrics):
@@ -108,11 +112,11 @@ def compare_scores(runs # run folders
         for s in sorted(metrics['scores'], key=_rank):
             cells = columns.setdefault((i, f"{metrics['name']}: {s['model']}"), {})
             for k in _SCORES: cells[_rank(s), _protocol(s), k] = _figure(s, k)
-    rows = sorted({key for cells in columns.values() for key in cells}, key=lambda key: key[:2] + (_SCORES.index(key[2]),))
+    rows = {key for cells in columns.values() for key in cells}
+    rows = sorted(rows, key=lambda key: (*key[:2], _SCORES.index(key[2])))
     table = pd.DataFrame([[cells.get(key, '') for cells in columns.values()] for key in rows],
                          columns=[name for _, name in columns])
-    table.index = pd.MultiIndex.from_tuples([key[1:] for key in rows] or [], names=['protocol', 'score'])
-    return table
+    return table.set_index(_index([key[1:] for key in rows], ['protocol', 'score']))
 
 def compare_runs(runs # run folders
                 ) -> pd.DataFrame: # by part and name: a column a run

@@ -1,0 +1,85 @@
+"Jobs and the command: what is wrong is refused at once, and a job needs nothing of the story before it"
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+
+from ser_nb.command_line import main
+from ser_nb.pipeline import JOBS, notebook_path, setup_code, skipped_cells
+
+pytestmark = pytest.mark.unit
+COMMAND = [sys.executable, '-c', "import sys; sys.argv[0] = 'ser-nb'; from ser_nb.command_line import main_entry; main_entry()"]
+
+
+@pytest.mark.parametrize('job', JOBS)
+def test_a_job_uses_no_name_that_only_its_story_defines(job):
+    cells = json.loads(notebook_path(job).read_text())['cells']
+    skipped = skipped_cells(cells)
+    code = []
+    for i, c in enumerate(cells):
+        source = ''.join(c['source'])
+        if c['cell_type'] == 'code': code.append(setup_code(source) if i in skipped else source)
+    shared = [line for source in code for line in source.splitlines() if not line.startswith(('%', '!'))]
+    done = subprocess.run([sys.executable, '-m', 'pyflakes'], input='\n'.join(shared), capture_output=True, text=True)
+    wrong = sorted({line.split('undefined name')[1].strip() for line in done.stdout.splitlines() if 'undefined name' in line}
+                   - {"'display'", "'__file__'"})
+    assert not wrong, f'{job}: {", ".join(wrong)}'
+
+
+@pytest.mark.parametrize('call, named', [(['trian'], "'trian'"), (['train', '-p', 'epoch', '3'], "'epoch'"),
+                                         (['train', '-p', 'features_dir', '/nowhere'], '/nowhere')])
+def test_a_wrong_call_is_refused_in_half_a_second_and_leaves_no_run_folder(call, named, tmp_path):
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([*COMMAND, 'run', *call], capture_output=True, text=True, cwd=tmp_path)
+        took.append(time.perf_counter() - start)
+        assert done.returncode == 2 and named in done.stderr and 'Traceback' not in done.stderr
+    assert min(took) < .5 and not list(tmp_path.iterdir()), took
+
+
+def test_a_wrong_call_imports_nothing_heavy():
+    code = """import sys
+from click.testing import CliRunner
+from ser_nb.command_line import main
+assert CliRunner().invoke(main, ['run', 'train', '-p', 'epoch', '3']).exit_code == 2
+print([m for m in ('papermill', 'numpy', 'pandas', 'tensorflow', 'librosa', 'nbformat') if m in sys.modules])"""
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
+
+
+@pytest.mark.parametrize('job', JOBS)
+def test_help_of_a_job_lists_its_parameters(job):
+    done = CliRunner().invoke(main, ['run', job, '--help'])
+    assert done.exit_code == 0 and 'out  str' in done.output and JOBS[job]['notebook'] in done.output
+
+
+def test_closed_or_full_standard_output_is_a_failure_of_one_line():
+    for where in ('>&-', '> /dev/full'):
+        call = ['bash', '-c', f'"$@" {where}', 'bash', *COMMAND, '--help']
+        done = subprocess.run(call, capture_output=True, text=True)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) <= 1, done
+
+
+def test_a_name_with_control_characters_is_escaped_on_the_terminal():
+    done = CliRunner().invoke(main, ['run', 'train', '-p', 'features_dir', '/no\x1b[2Jwhere'])
+    assert done.exit_code == 2 and '\x1b' not in done.output and r'\x1b' in done.output
+
+
+def test_two_forms_of_output_at_once_are_refused():
+    done = CliRunner().invoke(main, ['predict', 'x.wav', '--json', '--csv'])
+    assert done.exit_code == 2 and '--json and --csv' in done.output
+
+
+def test_without_arguments_the_command_says_what_to_do_next():
+    done = CliRunner().invoke(main, [])
+    assert done.exit_code == 0 and 'ser-nb run' in done.output and len(done.output.splitlines()) < 12
+
+
+def test_the_command_of_version_0_1_still_starts():
+    done = subprocess.run([sys.executable, '-c', "import sys; sys.argv = ['ser-nb', '--version']\nfrom ser_nb.pipeline import main; main()"],
+                          capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and 'version' in done.stdout
