@@ -275,13 +275,15 @@ def predict(sounds, folder, as_json, as_csv, timeline, plot):
 @main.command()
 @click.option('--run', 'folder', default='', metavar='DIR', help='The run folder of a training; without it the newest, or the model that comes with the package.')
 @click.option('--host', default='127.0.0.1', show_default=True, help='Address to listen at: another one lets others in.')
+@click.option('--allow-host', 'names', multiple=True, metavar='NAME',
+              help='A further name the page may be called by, as in the address line; may be repeated.')
 @click.option('--port', default=7860, show_default=True, type=click.IntRange(0, 65535), help='0 takes any that is free.')
 @click.option('--max-mb', default=20, show_default=True, type=click.IntRange(1), help='Largest upload.')
-def demo(folder, host, port, max_mb):
+def demo(folder, host, names, port, max_mb):
     "A page in the browser, for a microphone and files; nothing is kept."
-    from ser_nb.prediction import serve_demo
+    from ser_nb.demo import serve_demo
     model = _load_model(folder)
-    try: serve_demo(model, host, port, max_mb)
+    try: serve_demo(model, host, port, max_mb, names)
     except (ImportError, OSError) as e:
         click.echo(f'demo: {e}', err=True)
         sys.exit(1)
