@@ -221,6 +221,9 @@ def describe_clips(clips:pd.DataFrame, # a clip table
     for column in ('emotion', 'gender', 'language'):
         if len(clips) and (clips[column] != '').any():
             lines.append(f'{column}: {_counted(clips[column])}')
+    genders = clips[clips.gender != ''].groupby(['corpus', 'speaker']).gender.nunique()
+    if len(two := genders[genders > 1]):
+        lines.append(f'speakers with two genders in their names: {", ".join(s for _, s in two.index)}')
     if suggested := suggest_words(clips.emotion[clips.emotion != '']):
         lines.append('near words, kept as they are; to rename: ' + ' '.join(f'--map {a}={b}' for a, b in suggested.items()))
     for reason, files in unplaced.groupby('reason').path if unplaced is not None and len(unplaced) else ():

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
+from ser_nb.corpus_adapters import recognise
 from ser_nb.leakage import audit_features, audit_sound
 from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, extract, load, of_copy, read_features
 
@@ -95,6 +96,29 @@ def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path)
     assert (tmp_path/'killed'/'clips.csv').read_bytes() == (tmp_path/'whole'/'clips.csv').read_bytes()
     assert scan(tmp_path/'whole'/'DATASET')[0].label.tolist() == clips.label.tolist() # the same rows in the same order
     assert read_clips(tmp_path/'whole'/'clips.csv').duration_s.sum() == pytest.approx(clips.duration_s.sum())
+
+
+def test_every_clip_of_the_other_corpora_is_recognised(data):
+    found, clips, unplaced = recognise(data/'more')
+    assert len(unplaced) == 0 and (found.sure == 1).all()
+    assert dict(zip(found.corpus, found.clips)) == dict(nemo=2006, emovo=588, ased=1237, turev=1735)
+    assert dict(zip(found.corpus, found.speakers)) == dict(nemo=9, emovo=6, ased=65, turev=6)
+    main = clips.groupby(['corpus', 'speaker']).gender.agg(lambda g: g.mode()[0]).reset_index() # three names of ASED contradict their speaker's others
+    gender = main.groupby(['corpus', 'gender']).speaker.nunique()
+    assert gender['nemo'].to_dict() == dict(female=4, male=5) and gender['ased'].to_dict() == dict(female=25, male=40)
+    assert gender['emovo'].to_dict() == dict(female=3, male=3) and set(clips.gender[clips.corpus == 'turev']) == {''}
+    emotions = clips.groupby('corpus').emotion.unique().map(set)
+    assert emotions['emovo'] == {'neutral', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised'}
+    assert emotions['nemo'] == emotions['emovo'] - {'disgust'} and emotions['turev'] == {'angry', 'calm', 'happy', 'sad'}
+    assert emotions['ased'] == {'neutral', 'fearful', 'happy', 'sad', 'angry'}
+    assert not len(clips.query("corpus == 'nemo' and speaker == 'MK0' and emotion == 'surprised'"))
+
+
+def test_another_corpus_goes_through_the_combine_job(data, tmp_path):
+    clips, rejected = scan(data/'more'/'EMOVO')
+    again = combine(clips, tmp_path)
+    assert (len(clips), len(rejected), clips.label.nunique(), set(clips.language)) == (588, 0, 14, {'it'})
+    assert scan(tmp_path/'DATASET')[0].label.tolist() == again.label.tolist() == read_clips(tmp_path/'clips.csv').label.tolist()
 
 
 def test_archives_in_any_layout_give_the_same_table(data, tmp_path):
