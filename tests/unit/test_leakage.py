@@ -1,0 +1,73 @@
+"What flatters a score is found and explained"
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+from conftest import DATA
+
+from ser_nb import leakage
+
+pytestmark = pytest.mark.unit
+
+
+def clips(sentence_of=lambda t, e: f't{t}', corpus='mine'):
+    rows = [dict(file=f'{s}-{t}-{e}', corpus=corpus, speaker=f's{s}', gender='', emotion=e, label=e, statement=sentence_of(t, e))
+            for s in range(8) for t in range(4) for e in ('angry', 'happy', 'sad')]
+    return pd.DataFrame(rows)
+
+
+def kinds(findings): return [f['kind'] for f in findings]
+
+
+def test_a_clip_on_both_sides_is_an_error_in_any_corpus():
+    rows = clips()
+    found = leakage.audit(rows[:60], rows[50:])
+    assert [(f['kind'], f['severity'], f['clips']) for f in found][0] == ('same_clip', 'error', 10)
+
+
+def test_equal_file_names_of_two_corpora_are_not_taken_for_one_clip():
+    assert kinds(leakage.audit(clips(), clips(corpus='other'))) == []
+
+
+def test_an_augmented_copy_of_a_test_clip_in_training_is_an_error():
+    rows = clips()
+    copy = rows[:1].assign(file=rows.file[:1] + '_noise10dB')
+    assert 'augmented_sibling' in kinds(leakage.audit(pd.concat([rows[1:50], copy]), rows[:1]))
+
+
+def test_every_finding_says_what_it_means_and_what_to_do():
+    for meaning, what_to_do in leakage.EXPLANATIONS.values():
+        assert meaning.endswith('.') and what_to_do.endswith('.')
+    lines = leakage.finding_lines(leakage.audit(clips(), clips()))
+    assert lines[0].startswith('error: same_clip') and 'Remove it' in lines[1]
+
+
+def test_sentences_of_one_emotion_each_are_found_and_crossed_ones_are_not():
+    assert kinds(leakage.audit_shortcuts(clips(lambda t, e: f'{e}-{t}'))) == ['sentence_gives_emotion']
+    assert leakage.audit_shortcuts(clips()) == []
+
+
+def test_a_background_noise_that_differs_by_emotion_is_found(tmp_path):
+    rng, rows = np.random.default_rng(0), clips()
+    for row in rows.itertuples():
+        noise = rng.normal(size=11025) * dict(angry=.001, happy=.004, sad=.016)[row.emotion]
+        sf.write(tmp_path/f'{row.file}.wav', noise + .1 * np.sin(np.arange(11025) / 9), 22050)
+    rows['path'] = [str(tmp_path/f'{f}.wav') for f in rows.file]
+    assert 'noise_gives_emotion' in kinds(leakage.audit_shortcuts(rows))
+
+
+def test_a_run_folder_without_features_says_that_nothing_was_checked_again(tmp_path):
+    (tmp_path/'metrics.json').write_text('{"audit": [{"kind": "same_sound", "severity": "error", "clips": 1, "example": "a"}]}')
+    assert kinds(leakage.audit_file(tmp_path)) == ['same_sound', 'not_rechecked']
+
+
+@pytest.mark.corpora
+def test_sentences_of_ased_are_found_and_those_of_ravdess_are_not():
+    if not DATA.is_dir(): pytest.skip(f'the real corpora are not at {DATA}')
+    from ser_nb.corpora import parse_name
+    emotions = dict(n='neutral', f='fearful', h='happy', s='sad', a='angry')
+    ased = pd.DataFrame([dict(file=p.stem, corpus='ased', speaker=p.stem.split('-')[4], gender='', emotion=emotions[p.stem[0]],
+                              label=emotions[p.stem[0]], statement=p.stem[:5]) for p in sorted((DATA/'more'/'ASED').rglob('*.opus'))])
+    ravdess = pd.DataFrame([dict(file=p.stem, **parse_name(p)) for p in sorted((DATA/'flac22k'/'ravdess_speech').rglob('*.flac'))])
+    assert kinds(leakage.audit_shortcuts(ased)) == ['sentence_gives_emotion']
+    assert leakage.audit_shortcuts(ravdess) == []

@@ -1,0 +1,91 @@
+"Protocols keep apart what they promise to keep apart, on any table"
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_nb import splits
+
+pytestmark = pytest.mark.unit
+
+
+def corpus(name='mine', speakers=6, sentences=6, emotions=('angry', 'happy', 'sad'), known=True):
+    "A table of a corpus in which every speaker speaks every sentence in every emotion"
+    rows = [dict(file=f'{s}-{t}-{e}', corpus=name, speaker=f's{s}', gender='', emotion=e, label=e, statement=f't{t}' if known else '')
+            for s in range(speakers) for t in range(sentences) for e in emotions]
+    table = pd.DataFrame(rows)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(len(table), 5)) + table.emotion.map(emotions.index).to_numpy()[:, None]
+    return table.assign(**{f'x{i}': v for i, v in enumerate(values.T)})
+
+
+@pytest.mark.parametrize('speakers', [2, 6, 14])
+def test_no_speaker_and_no_sentence_is_on_both_sides_and_every_clip_is_tested_once(speakers):
+    rows = corpus(speakers=speakers)
+    parts = list(splits.unseen_speakers(rows))
+    for _, train, test in parts:
+        assert not set(train.speaker) & set(test.speaker) and not set(train.statement) & set(test.statement)
+    assert sorted(pd.concat([test for *_, test in parts]).file) == sorted(rows.file)
+
+
+def test_unknown_sentences_still_give_a_speaker_independent_score():
+    rows = corpus(known=False)
+    assert len(list(splits.unseen_speakers(rows))) == 6
+    assert 'unknown' in splits.available_protocols(rows).loc['unseen_speakers', 'reason']
+
+
+def test_a_corpus_of_one_speaker_says_why_it_has_no_speaker_independent_score():
+    found = splits.available_protocols(corpus(speakers=1))
+    assert not found.loc['unseen_speakers', 'available'] and 'one speaker' in found.loc['unseen_speakers', 'reason']
+    assert found.loc['random_80_20', 'available']
+
+
+def test_speakers_of_one_name_in_two_corpora_are_two_speakers():
+    rows = pd.concat([corpus('a', 2), corpus('b', 2)], ignore_index=True)
+    assert splits.speaker_ids(rows).nunique() == 4
+    assert len({fold.split(',')[0] for fold, *_ in splits.unseen_speakers(rows)}) == 4
+
+
+def test_a_left_out_corpus_is_not_in_training_and_its_labels_are_not_used_to_normalise():
+    rows = pd.concat([corpus('a'), corpus('b', emotions=('angry', 'calm'))], ignore_index=True)
+    for name, train, test in splits.leave_one_corpus_out(rows, 'corpus'):
+        assert set(test.corpus) == {name} and name not in set(train.corpus)
+        assert set(train.emotion) == set(test.emotion) == {'angry'}
+    relabelled = rows.assign(emotion='angry', label='angry')
+    columns = splits.feature_columns(rows)
+    assert np.allclose(splits.normalised_by_speaker(rows)[columns], splits.normalised_by_speaker(relabelled)[columns])
+
+
+def test_settings_are_chosen_on_speakers_that_neither_train_nor_test():
+    rows = corpus(speakers=9)
+    _, train, test = next(splits.unseen_speakers(rows))
+    for _, inner, validation in splits.inner_folds(train):
+        assert not set(inner.speaker) & set(validation.speaker)
+        assert not set(test.speaker) & (set(inner.speaker) | set(validation.speaker))
+
+
+def test_a_label_that_a_training_set_lacks_gets_no_probability():
+    rows = corpus()
+    rare = rows[(rows.emotion != 'sad') | (rows.speaker == 's0')]
+    found = splits.cross_validate(lambda train, test, fold: splits.nearest_neighbour(train, test), splits.unseen_speakers(rare))
+    assert found[['p_angry', 'p_happy', 'p_sad']].notna().all().all()
+    assert np.allclose(found[['p_angry', 'p_happy', 'p_sad']].sum(axis=1), 1)
+
+
+def test_a_stopped_run_does_not_train_finished_folds_again(tmp_path):
+    calls, parts = [], list(splits.unseen_speakers(corpus()))
+    def fit_predict(train, test, fold):
+        calls.append(fold)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return np.full((len(test), 3), 1 / 3), ['angry', 'happy', 'sad']
+    with pytest.raises(KeyboardInterrupt): splits.cross_validate(fit_predict, parts, checkpoint=tmp_path)
+    splits.cross_validate(fit_predict, parts, checkpoint=tmp_path)
+    assert len(calls) == len(parts) + 1
+
+
+def test_the_ladder_runs_on_a_corpus_that_is_neither_ravdess_nor_tess():
+    from ser_nb import ladder
+    steps, left_out = ladder.ladder_steps(corpus())
+    assert list(steps) == ['random split', 'unseen sentences', 'unseen speakers']
+    assert set(left_out) == {'copies before the split', 'another corpus'} and all(left_out.values())
+    table = ladder.ladder(corpus(), lambda train, test, fold: splits.nearest_neighbour(train, test))
+    assert set(table.step) == set(steps)
