@@ -137,19 +137,19 @@ def _late_bar(bar, items, seconds=1., **kw):
 # %% ../nbs/library/Run_Folder.ipynb #000a2235
 _watched = set() # process ids that watch their parent: a fork does not inherit the thread
 
-def end_with_parent():
+def end_with_parent(parent:int=0): # its process id; 0 = whoever is the parent now
     "End this process when the one that started it has ended; called again, it does nothing"
     if os.getpid() in _watched: return
     _watched.add(os.getpid())
-    parent = os.getppid()
+    parent = parent or os.getppid()
     def watch():
         while os.getppid() == parent: time.sleep(.5)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-def _as_worker(work, batch):
+def _as_worker(work, batch, parent):
     "What a worker does with a batch"
-    end_with_parent()
+    end_with_parent(parent) # it may have been killed before this worker began
     return work(batch)
 
 # %% ../nbs/library/Run_Folder.ipynb #6d357c49
@@ -168,7 +168,7 @@ def in_processes(work, # function of a batch; it must be importable
     from ser_nb.run_folder import _as_worker # workers import it; a notebook's functions cannot be sent
     try:
         yield from Parallel(n_jobs, return_as='generator', batch_size=1)(
-            delayed(_as_worker)(work, b) for b in batches)
+            delayed(_as_worker)(work, b, os.getpid()) for b in batches)
     except BrokenProcessPool:
         raise OSError('a worker process was killed, as happens when memory runs out: use fewer '
                       '(n_jobs 1), or close something; what is in the cache stays, the same call '

@@ -1,0 +1,69 @@
+"The page of a stranger's run carries nothing of this machine, and a broken record is one line"
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+
+from ser_nb.command_line import main
+from ser_nb.report import report_html
+
+pytestmark = pytest.mark.unit
+GIVEN = json.loads((ROOT/'nbs'/'results'/'metrics.json').read_text())
+PNG = b'\x89PNG\r\n\x1a\n'
+
+
+def write(folder, **changed):
+    (folder/'figures').mkdir(exist_ok=True)
+    (folder/'metrics.json').write_text(json.dumps(GIVEN | changed))
+    return folder
+
+
+def test_figures_that_are_links_pipes_or_huge_stay_out_of_the_page(tmp_path):
+    run, private = write(tmp_path), tmp_path/'private'
+    private.write_bytes(PNG + b'password')
+    (run/'figures'/'link.png').symlink_to(private)
+    os.mkfifo(run/'figures'/'pipe.png')
+    (run/'figures'/'huge.png').write_bytes(PNG + bytes(6_000_000))
+    (run/'figures'/'text.png').write_bytes(b'no picture')
+    assert 'src="data:' not in report_html(run)
+
+
+def test_a_folder_of_figures_that_is_a_link_stays_out_of_the_page(tmp_path):
+    elsewhere, run = tmp_path/'elsewhere', tmp_path/'run'
+    elsewhere.mkdir()
+    (elsewhere/'private.png').write_bytes(PNG)
+    run.mkdir()
+    write(run)
+    (run/'figures').rmdir()
+    (run/'figures').symlink_to(elsewhere)
+    assert 'src="data:' not in report_html(run)
+
+
+@pytest.mark.parametrize('text', ['{"scores": NaN}', '[' * 100_000, '9' * 5000, '{"a": ' + '9' * 4000 + '}', '{"a": 1e999}', ''])
+def test_a_record_that_is_no_json_is_refused_in_one_line(text, tmp_path):
+    (tmp_path/'metrics.json').write_text(text)
+    refused(tmp_path)
+
+
+@pytest.mark.parametrize('changed', [dict(timings={'train': {'fit': [-1]}}), dict(timings={'train': {'fit': [True, 1e300]}}),
+                                     dict(scores={'p': {'m': {'uar': 87}}}), dict(scores={'p': {'m': {'uar_ci': [0]}}}),
+                                     dict(scores=[]), dict(schema=3), dict(machine={'cores': 0}), dict(job='<b>'),
+                                     dict(versions={'x': 'y' * 1000}), dict(audit=[{'clips': -1}])])
+def test_a_record_with_a_value_out_of_range_is_refused_in_one_line(changed, tmp_path):
+    refused(write(tmp_path, **changed))
+
+
+def test_a_record_that_is_a_link_or_a_pipe_is_refused(tmp_path):
+    (tmp_path/'metrics.json').symlink_to(ROOT/'nbs'/'results'/'metrics.json')
+    refused(tmp_path)
+    (tmp_path/'metrics.json').unlink()
+    os.mkfifo(tmp_path/'metrics.json')
+    refused(tmp_path)
+
+
+def refused(run):
+    done = CliRunner().invoke(main, ['report', str(run)])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert 'metrics.json' in done.output and len(done.output.splitlines()) <= 4
