@@ -63,6 +63,7 @@ $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	  $(BIN)/python -m pip install -q --no-deps --require-hashes --disable-pip-version-check -r $(VENV)/uv.txt; }
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/ser-nb weights || echo "make: going on without the speech encoder: its weights could not be fetched; 'ser-nb weights' tries again"
 	@touch $@
 
 # librosa's functions are compiled by its first user; two first users at once leave a cache that crashes (numba issue 10128)

@@ -24,6 +24,7 @@ from .functionals import (FEATURE_SETS, FEATURES, FUNCTIONALS, META_COLUMNS, art
     compute_features, feature_set_columns, features, functionals, recording_features,
     register_features, time_means)
 from .run_folder import progress
+from .speech_encoder import ENCODER_FEATURES # its feature set
 from .spectral import (FREQUENCIES_HZ, HOP_LENGTH, N_CHROMA, N_FFT, N_MELS, N_MFCC, chroma,
     decibels, magnitudes, mel_filters, mel_spectrogram, mfcc, spectra, tuning)
 from .workers import in_processes, on_cluster, one_thread

