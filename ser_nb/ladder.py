@@ -61,13 +61,18 @@ def ladder_steps(rows:pd.DataFrame, # features of all clips
     steps, left_out = {}, {}
     for step, make in zip(LADDER, made):
         try:
-            parts = [(fold, train, test[test.corpus == corpus].reset_index(drop=True)) for fold, train, test in make()]
+            parts = []
+            for fold, train, test in make():
+                parts.append((fold, train, test[test.corpus == corpus].reset_index(drop=True)))
             steps[step] = [part for part in parts if len(part[2])]
         except ValueError as e:
             left_out[step] = str(e)
     return steps, left_out
 
 # %% ../nbs/Ladder.ipynb #87c65d64
+def _errors(train, test):
+    return ' '.join(f['kind'] for f in audit(train, test) if f['severity'] == 'error')
+
 def ladder(rows:pd.DataFrame, # features of all clips
            fit_predict, # as for cross_validate
            seed:int=0, # of the random splits
@@ -77,7 +82,7 @@ def ladder(rows:pd.DataFrame, # features of all clips
     tables = []
     for step, parts in ladder_steps(rows, seed)[0].items():
         each = fold_scores(cross_validate(fit_predict, parts, **kept)).reset_index()
-        errors = [' '.join(f['kind'] for f in audit(train, test) if f['severity'] == 'error') for _, train, test in parts]
+        errors = [_errors(train, test) for _, train, test in parts]
         tables.append(each.assign(step=step, fold=each.fold.astype(str), errors=errors))
     table = pd.concat(tables, ignore_index=True)
     return table[['step', *table.columns.drop('step')]]

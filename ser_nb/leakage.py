@@ -25,19 +25,32 @@ from .splits import all_rows, clip_identity, corpus_families, sentence_ids, spea
 # %% ../nbs/library/Leakage.ipynb #455ef487
 EXPLANATIONS = dict(
     same_clip=('The same clip is in the training and the test set.', 'Remove it from one of them.'),
-    augmented_sibling=('An altered copy of a test clip is in the training set.', 'Augment after the split, training clips only.'),
-    same_sound=('A test clip has the features of a training clip: the same recording twice.', 'Remove one of the two.'),
-    scaled_with_test_rows=('The features were scaled with the test rows among them.', 'Fit the scaler on the training rows only.'),
-    not_of_its_name=("A test row contradicts its file's published name.", 'Compare labels and rows: they may be shifted.'),
-    training_row_not_of_its_name=("A training row contradicts its file's published name.", 'Compare labels and rows: they may be shifted.'),
-    shared_speaker=('Speakers of the test set are in the training set.', 'Report an unseen-speakers score beside this one.'),
-    shared_sentence=('Sentences of the test set are in the training set.', 'Expect lower scores on other sentences.'),
-    features_of_another_row=('The features are those of the clip above or below.', 'Join features and clips by file, not by position.'),
-    features_of_other_settings=('The features were computed with other settings than prediction uses.', 'Extract them again.'),
-    not_the_published_sound=('The features are not those of the published recordings.', 'Nothing, if the clips are your own.'),
-    same_bytes=('The same file is in the training and the test set.', 'Remove it from one of them.'),
-    same_samples=('The same samples in another file format are on both sides.', 'Remove one of the two.'),
-    near_identical_sound=('The same recording, trimmed or at another level, is on both sides.', 'Remove one of the two.'))
+    augmented_sibling=('An altered copy of a test clip is in the training set.',
+        'Augment after the split, training clips only.'),
+    same_sound=('A test clip has the features of a training clip: the same recording twice.',
+        'Remove one of the two.'),
+    scaled_with_test_rows=('The features were scaled with the test rows among them.',
+        'Fit the scaler on the training rows only.'),
+    not_of_its_name=("A test row contradicts its file's published name.",
+        'Compare labels and rows: they may be shifted.'),
+    training_row_not_of_its_name=("A training row contradicts its file's published name.",
+        'Compare labels and rows: they may be shifted.'),
+    shared_speaker=('Speakers of the test set are in the training set.',
+        'Report an unseen-speakers score beside this one.'),
+    shared_sentence=('Sentences of the test set are in the training set.',
+        'Expect lower scores on other sentences.'),
+    features_of_another_row=('The features are those of the clip above or below.',
+        'Join features and clips by file, not by position.'),
+    features_of_other_settings=('The features were computed with other settings than prediction uses.',
+        'Extract them again.'),
+    not_the_published_sound=('The features are not those of the published recordings.',
+        'Nothing, if the clips are your own.'),
+    same_bytes=('The same file is in the training and the test set.',
+        'Remove it from one of them.'),
+    same_samples=('The same samples in another file format are on both sides.',
+        'Remove one of the two.'),
+    near_identical_sound=('The same recording, trimmed or at another level, is on both sides.',
+        'Remove one of the two.'))
 
 # %% ../nbs/library/Leakage.ipynb #6cdae71e
 EXPLANATIONS |= dict(
@@ -45,7 +58,8 @@ EXPLANATIONS |= dict(
                             'Test on sentences that are not in the training set (unseen_sentences), and on another corpus.'),
     noise_gives_emotion=('The emotion can be told from the quietest tenth of a clip: from background noise, not from speech.',
                          'Ask how the emotions were recorded; test on another corpus.'),
-    format_gives_emotion=('The emotion can be told from file format, sample rate and channels.', 'Convert all clips to one format.'),
+    format_gives_emotion=('The emotion can be told from file format, sample rate and channels.',
+        'Convert all clips to one format.'),
     duration_gives_emotion=('The emotion can be told from the duration alone, far better than by chance.',
                             'Check for other texts or other trimming in some emotions; leave duration out of the features.'),
     level_gives_emotion=('The emotion can be told from the level alone, far better than by chance.',
@@ -184,7 +198,8 @@ def _other_settings(off, limit):
     if typical[worst] <= limit:
         return []
     example = f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off'
-    return [dict(kind='features_of_other_settings', severity='error', clips=int((off[:, worst] > limit).sum()), example=example)]
+    clips = int((off[:, worst] > limit).sum())
+    return [dict(kind='features_of_other_settings', severity='error', clips=clips, example=example)]
 
 # %% ../nbs/library/Leakage.ipynb #5086ec87
 def similarity(x:np.ndarray, # (n,) a signal
@@ -270,7 +285,8 @@ def _traits_of(clips, n_jobs):
             return recording_traits(path)
         except (ValueError, OSError):
             return {}
-    return pd.DataFrame(Parallel(n_jobs, prefer='threads')(delayed(safe)(path) for path in clips.path), index=clips.index)
+    rows = Parallel(n_jobs, prefer='threads')(delayed(safe)(path) for path in clips.path)
+    return pd.DataFrame(rows, index=clips.index)
 
 # %% ../nbs/library/Leakage.ipynb #d836adfc
 def _from_sentences(sentence, emotion, fold):
@@ -302,7 +318,8 @@ def _format_columns(clips):
     return pd.get_dummies(known, dtype=float) if len(known.columns) else known
 
 # %% ../nbs/library/Leakage.ipynb #5a50b686
-SHORTCUTS = dict(sentence=.05, noise=.05, format=.05, duration=.25, level=.25) # share of the way from chance to certainty
+# share of the way from chance to certainty from which a finding is made
+SHORTCUTS = dict(sentence=.05, noise=.05, format=.05, duration=.25, level=.25)
 
 def shortcut_scores(clips:pd.DataFrame, # clip table of one corpus; with sounds (path), or the sentences alone
                     n_jobs:int=2 # threads
@@ -313,8 +330,8 @@ def shortcut_scores(clips:pd.DataFrame, # clip table of one corpus; with sounds 
     traits, formats, sentence = pd.DataFrame(index=clips.index), _format_columns(clips), sentence_ids(clips)
     if 'path' in clips and clips.path.map(lambda p: Path(p).is_file()).any():
         traits = _traits_of(clips, n_jobs)
-    columns = dict(noise=traits.filter(regex='^(noise|floor)_'), format=formats, duration=traits.filter(regex='^duration_s$'),
-                   level=traits.filter(regex='^(level|peak)_'))
+    columns = dict(noise=traits.filter(regex='^(noise|floor)_'), format=formats,
+                   duration=traits.filter(regex='^duration_s$'), level=traits.filter(regex='^(level|peak)_'))
     why = dict(sentence='the sentences are not known', format='all clips have one format')
     found = {}
     for name in SHORTCUTS:
@@ -346,7 +363,8 @@ def audit_shortcuts(clips:pd.DataFrame, # clip table of one corpus or several
         table = shortcut_scores(rows, n_jobs)
         for name, row in table[table.reason == ''].iterrows():
             if (row.low - row.chance) / (1 - row.chance) > SHORTCUTS[name]:
-                example = f'{corpus}: UAR {row.uar:.2f} [{row.low:.2f}, {row.high:.2f}] from the {name} alone, chance {row.chance:.2f}'
+                uar = f'UAR {row.uar:.2f} [{row.low:.2f}, {row.high:.2f}]'
+                example = f'{corpus}: {uar} from the {name} alone, chance {row.chance:.2f}'
                 findings.append(dict(kind=f'{name}_gives_emotion', severity='warning', clips=int(row.clips), example=example))
     return findings
 
@@ -368,7 +386,8 @@ def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV)
         return audit_shortcuts(table)
     wrong = ~table.split.isin(['train', 'test'])
     if wrong.any():
-        raise ValueError(f"{path}, row {wrong.argmax() + 1}, column 'split': {table.split[wrong.argmax()]!r} is neither train nor test")
+        at = wrong.argmax()
+        raise ValueError(f"{path}, row {at + 1}, column 'split': {table.split[at]!r} is neither train nor test")
     parts = [table[table.split == part].reset_index(drop=True) for part in ('train', 'test')]
     if not all(map(len, parts)):
         raise ValueError(f'{path}: the training or the test set has no rows')

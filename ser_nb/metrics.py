@@ -324,7 +324,8 @@ def cross_fitted_abstention(predictions:pd.DataFrame, # of cross_validate, two f
     for name in pd.unique(fold):
         here = fold == name
         given[here] = confidence[here] >= confidence_threshold(correct[~here], confidence[~here], accuracy)
-    rows = pd.DataFrame(dict(speaker=_speakers(predictions).to_numpy(), given=given, correct=np.where(given, correct, np.nan).astype(float)))
+    shown = np.where(given, correct, np.nan).astype(float)
+    rows = pd.DataFrame(dict(speaker=_speakers(predictions).to_numpy(), given=given, correct=shown))
     def summary(t): return dict(clips=len(t), coverage=t.given.mean(), accuracy=t.correct.mean())
     by_speaker = {name: summary(t) for name, t in rows.groupby('speaker')}
     return pd.DataFrame(by_speaker | {'all': summary(rows)}).T.astype(dict(clips=int)).rename_axis('speaker')
@@ -360,8 +361,8 @@ def scores_by_group(test:pd.DataFrame, # rows that were tested on
             correct = truth[i] == y_pred[i]
             over = 'speakers' if pd.Series(speakers[i]).nunique() >= MIN_SPEAKERS else 'clips'
             low, high = accuracy_ci(correct, speakers[i] if over == 'speakers' else None)
-            rows.append(dict(group=column, name=name, clips=len(i), accuracy=correct.mean(), uar=scores(truth[i], y_pred[i])['uar'],
-                             accuracy_low=low, accuracy_high=high, interval_over=over))
+            rows.append(dict(group=column, name=name, clips=len(i), accuracy=correct.mean(),
+                             uar=scores(truth[i], y_pred[i])['uar'], accuracy_low=low, accuracy_high=high, interval_over=over))
     return pd.DataFrame(rows)
 
 # %% ../nbs/library/Metrics.ipynb #7c4b3420
