@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpora import order_labels, split_label
 from .files import check_json, fingerprint, read_regular, replacing, write_json
 from .run_folder import notebooks_dir, versions
 
@@ -44,10 +44,12 @@ def read_model_file(folder:str|Path, # a run folder
     """
     path = Path(folder)/name
     try:
-        size = os.lstat(path).st_size
+        found = os.lstat(path)
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: there is no such file; a run folder of the job model holds it') from None
-    if size > MAX_BYTES[name]:
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        raise ValueError(f'{path}: not a regular file')
+    if found.st_size > MAX_BYTES[name]:
         raise ValueError(f'{path}: larger than {MAX_BYTES[name] / 1e6:g} MB')
     return read_regular(path, MAX_BYTES[name])
 
@@ -108,6 +110,7 @@ _SCHEMA = dict(
 
 def _check_about(about, path):
     "A `ValueError` where model.json does not hold what it should"
+    from ser_nb.corpora import order_labels, split_label
     for key in _SCHEMA['required']:
         if key not in about:
             raise ValueError(f'{path}: {key!r} is missing')
@@ -316,6 +319,7 @@ def save_model(network, # a trained Keras network
                **about # what else model.json holds: data, scores, confidence
               ) -> dict: # what model.json holds
     "Write `model.h5`, `model.json` and the OpenVINO model"
+    from ser_nb.corpora import order_labels, split_label
     from ser_nb.emotion_model import abstention
     from ser_nb.out_of_domain import domain_as_text, fit_domain
     folder = Path(folder)
