@@ -2,7 +2,7 @@
 
 A door is a function of (kind, a random.Random, a folder) that yields an outcome for each input: 'works' or 'refused'. What it raises is a fault.
 """
-import io, json, multiprocessing, os, random, resource, shutil, tempfile, zipfile
+import io, json, multiprocessing, os, random, re, resource, shutil, tempfile, zipfile
 from collections import Counter, namedtuple
 from functools import lru_cache
 from pathlib import Path
@@ -402,6 +402,64 @@ def keras_files(kind, rng, folder, n):
         yield refused(lambda: load_model(run), str(run))
 
 
+def odd_file(path, rng):
+    "Something that is no regular file, or far too large, in the place of a run's file"
+    path.unlink()
+    def link(): path.symlink_to(rng.choice(['/dev/zero', '/dev/full', '/etc/passwd', '/nowhere', str(path)]))
+    def fifo(): os.mkfifo(path)
+    def folder(): path.mkdir()
+    def sparse(): path.touch(); os.truncate(path, rng.randrange(2 ** 30, 2 ** 43))
+    rng.choice((link, fifo, folder, sparse))()
+
+
+def odd_graph(path, rng):
+    "A network of other inputs, outputs, shapes or answers in the place of a run's"
+    import numpy as np, openvino as ov, openvino.opset13 as op
+    width, rank, n_inputs = rng.choice((660, 660, 660, 1, 180, 661)), rng.choice((2, 2, 2, 1, 3)), rng.choice((1, 1, 1, 2))
+    xs = [op.parameter([-1, *[width] * (rank - 1)], np.float32) for _ in range(n_inputs)]
+    x = op.reduce_sum(xs[-1], np.array(range(1, rank)), False)
+    labels = rng.choice((16, 16, 16, 1, 8, 4096))
+    y = op.matmul(op.unsqueeze(x, np.array(1)), op.constant(np.full((1, labels), rng.choice((0, 1, 1e30, np.inf, np.nan)), np.float32)), False, False)
+    y = rng.choice((lambda: op.softmax(y, 1), lambda: y, lambda: op.log(y), lambda: op.convert(y, 'f64'), lambda: op.reduce_max(y, np.array([0])), lambda: op.tile(y, np.array([3, 1]))))()
+    ov.save_model(ov.Model(rng.choice(([y], [y, x])), xs), path.with_suffix('.xml'), compress_to_fp16=False)
+
+
+def odd_h5(path, rng):
+    "Links, other files, bombs and circles in a run's h5 file"
+    import h5py
+    with h5py.File(path, 'a') as f:
+        group, name = f['model_weights'], rng.choice(('x', 'kernel', 'a/b'))
+        if name in group: del group[name]
+        def external(): group.create_dataset(name, (16,), 'u1', external=[('/etc/passwd', 0, 16)])
+        def soft(): group[name] = h5py.SoftLink(rng.choice(('/', '/nowhere', '.')))
+        def hard(): group[name] = f['/']
+        def away(): group[name] = h5py.ExternalLink('/etc/passwd', '/')
+        def bomb(): group.create_dataset(name, (2 ** rng.randrange(30, 50),), 'f8', compression='gzip')
+        def many(): [group.create_group(f'{name}{i}') for i in range(3000)]
+        rng.choice((external, soft, hard, away, bomb, many))()
+
+
+def hostile_runs(kind, rng, folder, n):
+    "A run of a stranger, with the fingerprints that he wants: refused in one line, or answered with finite numbers"
+    from ser_nb.model_files import load_model
+    from ser_nb.prediction import pretrained
+    from ser_nb.run_folder import fingerprint
+    (tone := folder/'tone.wav').write_bytes(sounds()['wav'])
+    make, names = dict(files=(odd_file, ['model.json', 'model.h5', 'model.xml', 'model.bin']), graphs=(odd_graph, ['model.bin']), h5=(odd_h5, ['model.h5']))[kind]
+    for i in range(n):
+        run = folder/f'run{i}'; shutil.copytree(pretrained(), run)
+        make(run/rng.choice(names), rng)
+        if kind != 'files':
+            about = json.loads(stored('model.json'))
+            (run/'model.json').write_text(json.dumps(about | dict(sha256=fingerprint(run/'model.h5'), openvino={n: fingerprint(run/n) for n in about['openvino']})))
+        if kind == 'h5': yield refused(lambda: load_model(run), str(run)); continue
+        code, out, said = command('predict', tone, '--run', run, '--json')
+        assert not code or (str(run) in said and len(said.strip().splitlines()) <= 4 and len(said) < 4000), said
+        assert code or not {'Infinity', 'NaN'} & set(re.findall(r'Infinity|NaN', out)), out
+        yield 'refused' if code else 'works'
+        shutil.rmtree(run)
+
+
 @lru_cache
 def some_metrics():
     from ser_nb.run_folder import notebooks_dir, read_json
@@ -432,7 +490,7 @@ DOORS = {'predict': Door(predict, list(FORMATS), 20, 60, 4200), 'extraction': Do
          'decoding': Door(decoding, ['whole', 'cut', 'doubled', 'headerless', 'mutated'], 50, 500, 6000),
          'archives': Door(archives, ['bytes', 'names', 'links', 'bombs'], 10, 40, 1000), 'clip_tables': Door(clip_tables, ['extract', 'audit'], 10, 20, 600), 'feature_files': Door(feature_files, ['csv', 'functionals'], 5, 10, 500),
          'parameters': Door(parameters, ['known', 'jobs'], 50, 100, 1200), 'names': Door(names, ['ravdess', 'tess', 'text'], 50, 150, 1800), 'model_files': Door(model_files, ['model.json', 'model.h5', 'model.xml', 'model.bin'], 5, 20, 400),
-         'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30), 'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900), 'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}
+         'hostile_runs': Door(hostile_runs, ['files', 'graphs', 'h5'], 4, 12, 300), 'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30), 'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900), 'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}
 
 
 # workers
