@@ -7,6 +7,7 @@ __all__ = ['main', 'main_entry', 'one_form', 'job_help', 'run', 'printable_lines
            'report', 'predict', 'demo', 'pages']
 
 # %% ../nbs/library/Command_Line.ipynb #bfc8ea4a
+import json
 import os
 import shutil
 import sys
@@ -227,35 +228,43 @@ def report(runs, out):
     click.echo(printable_lines(f"{table.to_string() if len(table) else 'no scores'}\n{out}"))
 
 # %% ../nbs/library/Command_Line.ipynb #e2972162
-_COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue', angry='red', fearful='magenta', disgust='green', surprised='cyan')
+_COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue', angry='red', fearful='magenta',
+                disgust='green', surprised='cyan')
 
 def _as_line(path, row, times):
     "A row of the table on a terminal"
-    from ser_nb.prediction import EMOTIONS, REJECTED
+    from ser_nb.prediction import REJECTED, emotion_columns
     place = f"{row['start_s']:8.1f} - {row['end_s']:8.1f} s  " if times else ''
-    path = printable(path)
+    path, reason = printable(path), row['reason']
     name = path if len(path) <= 40 else '...' + path[-37:]
-    if row['confidence'] != row['confidence'] or row['reason'] in REJECTED: return f"{name:40}  {place}{click.style('-', dim=True):19}  {row['reason']}" + (f" (distance {row['distance']:.1f})" if row['reason'] != 'silence' else '')
-    second = sorted(EMOTIONS, key=lambda e: -row[e])[1]
-    said = click.style(f"{row['emotion'] if row['answer'] else '(' + row['emotion'] + ')':11}", fg=_COLOURS[row['emotion']], bold=bool(row['answer']), dim=not row['answer'])
-    return f"{name:40}  {place}{said}  {row['confidence']:4.0%}  {row['gender']:6}  {row['gender_confidence']:4.0%}  then {second} {row[second]:.0%}" + (f"  {row['reason']}" if row['reason'] else '')
+    if row['confidence'] != row['confidence'] or reason in REJECTED:
+        distance = f" (distance {row['distance']:.1f})" if reason != 'silence' else ''
+        return f"{name:40}  {place}{click.style('-', dim=True):19}  {reason}{distance}"
+    second = sorted(emotion_columns(row), key=lambda e: -row[e])[1]
+    shown = row['emotion'] if row['answer'] else f"({row['emotion']})"
+    emotion = click.style(f'{shown:11}', fg=_COLOURS.get(row['emotion'], 'white'), bold=bool(row['answer']), dim=not row['answer'])
+    voice = f"{row['gender']:6}  {row['gender_confidence']:4.0%}  " if 'gender' in row else ''
+    line = f"{name:40}  {place}{emotion}  {row['confidence']:4.0%}  {voice}then {second} {row[second]:.0%}"
+    return f'{line}  {reason}' if reason else line
 
 def _show_rows(path, rows, form, times, first):
     "Print rows as JSON, CSV or a table"
+    if form == 'csv':
+        table = rows.assign(file=path)[['file', *rows]]
+        return click.echo(table.to_csv(index=False, header=first, float_format='%.6f', lineterminator='\n'), nl=False)
     from ser_nb.prediction import as_dict
-    if form == 'csv': click.echo(rows.assign(file=path)[['file', *rows]].to_csv(index=False, header=first, float_format='%.6f', lineterminator='\n'), nl=False)
-    for row in rows.to_dict('records') if form != 'csv' else ():
-        if form == 'json':
-            import json
-            click.echo(json.dumps(as_dict(path, row), ensure_ascii=False))
-        else: click.echo(_as_line(path, row, times))
+    for row in rows.to_dict('records'):
+        click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else _as_line(path, row, times))
 
 # %% ../nbs/library/Command_Line.ipynb #ff86bf37
 def _sources(sounds, folder):
     "(path, name to show) of every file that was asked for; (None, reason) of what has none"
     for sound in sounds:
         if sound == '-':
-            with open(path := os.path.join(folder, 'sound'), 'wb') as f: shutil.copyfileobj(sys.stdin.buffer, f)
+            path = os.path.join(folder, 'sound')
+            try:
+                with open(path, 'wb') as f: shutil.copyfileobj(sys.stdin.buffer, f)
+            except OSError as e: raise OSError(f'standard input cannot be stored in {folder}: {e.strerror} (TMPDIR names another place)') from None
             yield path, '-'
         elif not os.path.isdir(sound): yield sound, sound
         else:
@@ -270,45 +279,78 @@ def _load_model(run):
     except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
 
 def _save_timeline(folder, name, line, seconds):
-    "The picture of a time line, as FOLDER/NAME.png"
+    "The picture of a timeline, as FOLDER/NAME.png"
     import matplotlib
     matplotlib.use('Agg')
-    from ser_nb.prediction import plot_timeline
-    with replacing(Path(folder)/f'{"stdin" if name == "-" else Path(name).name}.png') as part: plot_timeline(line, seconds).savefig(part, format='png', dpi=110)
+    import matplotlib.pyplot as plt
+    from ser_nb.timeline import plot_timeline
+    fig, file = plot_timeline(line, seconds), 'stdin' if name == '-' else Path(name).name
+    try:
+        with replacing(Path(folder)/f'{file}.png') as part: fig.savefig(part, format='png', dpi=110)
+    finally: plt.close(fig)
 
 # %% ../nbs/library/Command_Line.ipynb #f5ac362a
+_RUN_HELP = 'The run folder of a training; without it the model that comes with the package.'
+_FORMATS = 'audformat', 'audacity', 'rttm', 'webvtt', 'csv', 'json'
+
+def _show_segments(model, path, name, kind):
+    "Print the segments of a recording in a format of another tool"
+    from ser_nb.timeline import EXPORTS, segments
+    row, windows = model.predict_windows(path)
+    threshold = (model.about['abstention'] or {}).get('threshold', 0)
+    click.echo(EXPORTS[kind](segments(windows, row.end_s[0], threshold), name), nl=False)
+
+def _predict_all(model, sources, form, kind, timeline, plot):
+    "Print the prediction of every file; how many failed"
+    from ser_nb.prediction import predict_files
+    failed, first = [name for path, name in sources if not path], True
+    for reason in failed: click.echo(printable(reason), err=True)
+    names = iter([name.encode('utf-8', 'backslashreplace').decode() for path, name in sources if path])
+    for path, row, windows in predict_files(model, [path for path, _ in sources if path]):
+        name = next(names)
+        if windows is None:
+            click.echo(printable(f'{name}: {row}'), err=True)
+            failed.append(name)
+            continue
+        if kind: _show_segments(model, path, name, kind)
+        else: _show_rows(name, windows if timeline and len(windows) else row, form, timeline, first)
+        if plot: _save_timeline(plot, name, windows, row.end_s[0])
+        first = False
+    sys.stdout.flush()
+    return len(failed)
+
+# %% ../nbs/library/Command_Line.ipynb #d2000001
 @main.command()
 @click.argument('sounds', nargs=-1, required=True, metavar='FILE|DIR|-...')
-@click.option('--run', 'folder', default='', metavar='DIR', help='The run folder of a training; without it the newest, or the model that comes with the package.')
+@click.option('--run', 'folder', default='', metavar='DIR', help=_RUN_HELP)
 @click.option('--json', 'as_json', is_flag=True, help='One object a line.')
 @click.option('--csv', 'as_csv', is_flag=True, help='Comma-separated values with a header.')
-@click.option('--timeline', is_flag=True, help='A row for every three seconds of what is longer than eight, in steps of one and a half.')
-@click.option('--plot', metavar='DIR', help='Save the time line of each file as a picture into DIR.')
-def predict(sounds, folder, as_json, as_csv, timeline, plot):
-    """Emotion, gender as heard and confidence of sound: files, folders, or - for standard input.
+@click.option('--timeline', is_flag=True, help='Above 8 s: one row per 3 s window, 1.5 s hop.')
+@click.option('--format', 'kind', type=click.Choice(_FORMATS), help='Segments that cover a recording, in a format of other tools.')
+@click.option('--plot', metavar='DIR', help='Save the timeline of each file as a picture into DIR.')
+@click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
+def predict(sounds, folder, as_json, as_csv, timeline, kind, plot, verbose):
+    """Emotion, gender and confidence of sound: files, folders, or - for standard input.
 
-    In brackets: too unsure to be an answer. Exit code 1 where a file failed; the reason is on stderr."""
+    In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
     form = one_form(json=as_json, csv=as_csv)
-    from ser_nb.prediction import about_model, predict_files
+    if kind and (form or timeline): raise click.UsageError('--format goes without --json, --csv and --timeline')
     if '-' in sounds and sys.stdin.isatty(): raise click.UsageError('-: standard input is a terminal, not a sound')
-    model, failed, first = _load_model(folder), 0, True
-    if not form and sys.stdout.isatty(): click.secho(f'{model.run}: {about_model(model.about)}', dim=True, err=True)
-    with tempfile.TemporaryDirectory() as kept:
-        asked = list(_sources(sounds, kept))
-        names = iter([name.encode('utf-8', 'backslashreplace').decode() for path, name in asked if path])
-        for reason in (name for path, name in asked if not path): click.echo(printable(reason), err=True); failed += 1
-        try:
-            for path, row, line in predict_files(model, [path for path, _ in asked if path]):
-                name = next(names)
-                if line is None: click.echo(printable(f'{name}: {row}'), err=True); failed += 1; continue
-                _show_rows(name, line if timeline and len(line) else row, form, timeline, first); first = False
-                if plot: _save_timeline(plot, name, line, row.end_s[0])
-        except OSError as e: raise click.ClickException(str(e)) from None # a folder that cannot be written, a worker that was killed
+    if sys.stdout is None: raise click.ClickException('standard output is closed')
+    model = _load_model(folder)
+    if verbose or (not form and sys.stdout.isatty()):
+        from ser_nb.prediction import describe_model
+        click.secho(printable(f'{model.run}: {describe_model(model.about)}'), dim=True, err=True)
+    try:
+        with tempfile.TemporaryDirectory() as kept:
+            failed = _predict_all(model, list(_sources(sounds, kept)), form, kind, timeline, plot)
+    except BrokenPipeError: raise # main_entry tells it
+    except OSError as e: raise click.ClickException(printable(str(e))) from None # a full disk, a worker that was killed
     sys.exit(int(failed > 0))
 
 # %% ../nbs/library/Command_Line.ipynb #abebf1e0
 @main.command()
-@click.option('--run', 'folder', default='', metavar='DIR', help='The run folder of a training; without it the newest, or the model that comes with the package.')
+@click.option('--run', 'folder', default='', metavar='DIR', help=_RUN_HELP)
 @click.option('--host', default='127.0.0.1', show_default=True, help='Address to listen at: another one lets others in.')
 @click.option('--allow-host', 'names', multiple=True, metavar='NAME',
               help='A further name the page may be called by, as in the address line; may be repeated.')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOCAL_NAMES', 'as_html', 'remove_leftovers', 'private_folder', 'Refused', 'Budget', 'Uploads', 'discard',
            'discard_old', 'swept', 'answer_upload', 'demo_page', 'upload_endpoint', 'known_address', 'open_route',
-           'named_uploads', 'guard', 'block_external_requests', 'demo_app', 'serve_demo']
+           'named_uploads', 'guard', 'block_external_requests', 'demo_app', 'serve_demo', 'upload_widget']
 
 # %% ../nbs/library/Demo.ipynb #d0e00003
 import asyncio, html, io, json, os, re, secrets, shutil, stat, tempfile, threading, time
@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from .combining_datasets import EMOTIONS, SOUND_SUFFIXES
-from .prediction import EmotionModel, about_model, plot_timeline, sentence
+from .audio import SOUND_SUFFIXES, SR, load_sound, temporary_sound
+from .prediction import LONGEST, EmotionModel, describe_model, emotion_columns, format_prediction, plot_answer
+from .timeline import plot_timeline
 
 # %% ../nbs/library/Demo.ipynb #48490633
 _STYLE = '''<style>
@@ -50,12 +51,12 @@ def as_html(row, # a row of EmotionModel.predict
             windows:pd.DataFrame=None # its timeline, of a recording
            ) -> str: # HTML that loads nothing
     "A prediction for the page"
-    bars = [_bar(e, row[e], e == row.emotion) for e in EMOTIONS if row[e] == row[e]]
+    bars = [_bar(e, row[e], e == row.emotion) for e in emotion_columns(row) if row[e] == row[e]]
     picture = ''
     if windows is not None and len(windows) > 1:
         png = _timeline_png(windows, row.end_s)
         picture = f'<img alt="Emotions over time" src="data:image/png;base64,{png}">'
-    return f'<div class="ser">{_STYLE}<p>{html.escape(sentence(row))}</p>{"".join(bars)}{picture}</div>'
+    return f'<div class="ser">{_STYLE}<p>{html.escape(format_prediction(row))}</p>{"".join(bars)}{picture}</div>'
 
 # %% ../nbs/library/Demo.ipynb #d0e00009
 _PREFIX = 'ser_nb-demo-'
@@ -213,7 +214,7 @@ def demo_page(model:EmotionModel, # see EmotionModel.load
         said = gr.HTML(elem_id='answer')
         spoken.stop_recording(answer, spoken, [said, spoken, file], show_progress='minimal')
         file.upload(answer, file, [said, spoken, file], show_progress='minimal')
-        gr.Markdown(f'Model: {about_model(model.about)}.')
+        gr.Markdown(f'Model: {describe_model(model.about)}.')
     return page.queue(max_size=_MAX_WAITING, default_concurrency_limit=2)
 
 # %% ../nbs/library/Demo.ipynb #d0e00018
@@ -423,3 +424,22 @@ def serve_demo(model:EmotionModel, # see EmotionModel.load
             import uvicorn
             print(f'http://{f"[{host}]" if ":" in host else host}:{listening.getsockname()[1]}', flush=True)
             uvicorn.Server(uvicorn.Config(app, log_level='warning', ws='none')).run(sockets=[listening])
+
+# %% ../nbs/library/Demo.ipynb #41b8bb35
+def upload_widget(model:EmotionModel=None # None = EmotionModel.load()
+                 ): # a widget
+    "A button to choose a sound file, and its prediction"
+    import ipywidgets as w
+    from IPython.display import Audio, display
+    model, out = model or EmotionModel.load(), w.Output()
+    button = w.FileUpload(accept=','.join(SOUND_SUFFIXES), multiple=False)
+    def show(change):
+        out.clear_output(wait=True)
+        name, content = change['new'][0]['name'], bytes(change['new'][0]['content'])
+        with out, temporary_sound(content) as path:
+            try: (row, rows), signal = model.predict_windows(path), load_sound(path, LONGEST)
+            except (ValueError, OSError) as e: return print(f'{name}: {e}')
+            display(Audio(signal, rate=SR), plot_answer(signal, row))
+            if row.end_s[0] > LONGEST: display(plot_timeline(rows, row.end_s[0]))
+    button.observe(show, 'value')
+    return w.VBox([button, out])

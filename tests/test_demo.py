@@ -317,7 +317,7 @@ def on_page(page): return {e: float(page.locator(f'#answer [data-emotion={e}] sp
 def test_the_page_gives_the_commands_numbers_for_a_file(page, model, one_of_each):
     for sound in one_of_each:
         said, own = choose(page, sound), model.predict(sound).iloc[0]
-        assert (own.emotion or 'Not like the speech it learnt from') in said
+        assert (own.emotion or 'Unlike the training clips') in said
         assert on_page(page) == pytest.approx({e: own[e] for e in EMOTIONS}, abs=6e-4)
 
 

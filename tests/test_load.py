@@ -52,8 +52,8 @@ def test_the_demo_answers_many_at_once_with_steady_memory_and_tells_those_who_ar
 
 FIRST = """import sys, threading
 import numpy as np
-from ser_nb.prediction import light_network, pretrained
-network, together, said = light_network(pretrained()), threading.Barrier(8), []
+from ser_nb.prediction import load_openvino, pretrained
+network, together, said = load_openvino(pretrained()), threading.Barrier(8), []
 sys.setswitchinterval(1e-6)
 def ask(): together.wait(); said.append(network(np.zeros((1, 660), np.float32)))
 threads = [threading.Thread(target=ask) for _ in range(8)]

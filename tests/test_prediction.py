@@ -8,7 +8,7 @@ import numpy as np, pandas as pd, pytest, soundfile as sf, soxr
 from conftest import SER_NB, no_traceback, pythons, ser_nb
 from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
 from ser_nb.feature_extraction import SR, load, read_features
-from ser_nb.prediction import REJECTED, EmotionModel, heard, predict_files, pretrained, sounds_without_speech
+from ser_nb.prediction import REJECTED, EmotionModel, predict_files, pretrained, sounds_without_speech, windowed_features
 from ser_nb.proposed_system import load_model
 from ser_nb.run_folder import fingerprint, read_json, write_json
 
@@ -44,14 +44,14 @@ def from_json(done): return [json.loads(line) for line in done.stdout.splitlines
 PROBABILITIES = '''
 import sys, numpy as np
 from ser_nb.feature_extraction import read_features
-from ser_nb.prediction import light_network
+from ser_nb.prediction import load_openvino
 from ser_nb.proposed_system import load_model, predict_proba, read_model_json, values_of
 test = read_features()[1]
-np.save(sys.argv[2], [light_network(sys.argv[1])(values_of(test, read_model_json(sys.argv[1])['features'])), predict_proba(load_model(sys.argv[1]), test)])
+np.save(sys.argv[2], [load_openvino(sys.argv[1])(values_of(test, read_model_json(sys.argv[1])['features'])), predict_proba(load_model(sys.argv[1]), test)])
 '''
 
 
-def test_the_light_network_gives_keras_probabilities_on_the_whole_test_set_in_both_environments(tmp_path):
+def test_the_load_openvino_gives_keras_probabilities_on_the_whole_test_set_in_both_environments(tmp_path):
     for i, python in enumerate(pythons()):
         done = subprocess.run([python, '-c', PROBABILITIES, pretrained(), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
@@ -60,8 +60,8 @@ def test_the_light_network_gives_keras_probabilities_on_the_whole_test_set_in_bo
 
 
 def test_the_button_of_the_notebook_answers_with_the_sound_and_its_picture(model, one_of_each, capsys):
-    from ser_nb.prediction import listen
-    button = listen(model).children[0]
+    from ser_nb.demo import upload_widget
+    button = upload_widget(model).children[0]
     send = lambda name, content: setattr(button, 'value', [dict(name=name, type='audio/flac', size=len(content), content=memoryview(content), last_modified=datetime.now())])
     send('a.flac', open(one_of_each[0], 'rb').read())
     assert 'Audio' in (said := capsys.readouterr().out) and 'Figure' in said
@@ -195,10 +195,10 @@ def test_a_recording_has_a_time_line_without_its_silence_and_a_picture(data, mod
 
 MEMORY = '''
 import sys
-from ser_nb.prediction import EmotionModel, heard
+from ser_nb.prediction import EmotionModel, windowed_features
 model = EmotionModel.load(sys.argv[1])
-_, starts, _, X = heard(sys.argv[2], model.columns)
-model.said(X)
+_, starts, _, X = windowed_features(sys.argv[2], model.columns)
+model.predict_features(X)
 print(len(starts), next(int(l.split()[1]) / 2 ** 10 for l in open('/proc/self/status') if l.startswith('VmHWM')))
 '''
 
@@ -236,8 +236,8 @@ def test_a_file_at_16_khz_gets_the_answers_of_the_whole_sound_and_clips_of_the_c
     whole, cut = (pd.concat([model.predict(s) for s in sounds]) for sounds in (paths, [at_rate(p, 16000) for p in paths]))
     same = whole[list(EMOTIONS)].to_numpy().argmax(axis=1) == cut[list(EMOTIONS)].to_numpy().argmax(axis=1)
     assert not cut.reason.isin(REJECTED).any() and same.mean() > .9, same.mean()
-    for s in one_of_each: np.testing.assert_array_equal(heard(s, model.columns, model.domain)[3], heard(s, model.columns)[3])
-    assert (heard(at_rate(one_of_each[0], 16000), model.columns, model.domain)[3] != heard(at_rate(one_of_each[0], 16000), model.columns)[3]).any()
+    for s in one_of_each: np.testing.assert_array_equal(windowed_features(s, model.columns, model.domain)[3], windowed_features(s, model.columns)[3])
+    assert (windowed_features(at_rate(one_of_each[0], 16000), model.columns, model.domain)[3] != windowed_features(at_rate(one_of_each[0], 16000), model.columns)[3]).any()
 
 
 def test_who_calls_from_a_telephone_is_told_why_there_is_no_answer(model, one_of_each, tmp_path):
