@@ -65,7 +65,7 @@ def read_weights(path:str|Path # a CTranslate2 file
     "The variables of the encoder; a `ValueError` where the file is of another format"
     try:
         with open(path, 'rb') as f:
-            _header = _number(f, 'I'), _string(f), _number(f, 'I') # version, kind, revision
+            _number(f, 'I'), _string(f), _number(f, 'I') # version, kind, revision
             variables = dict(_variable(f) for _ in range(_number(f, 'I')))
     except (struct.error, ValueError, IndexError, MemoryError): # a UnicodeDecodeError is a ValueError
         raise ValueError(f'{path}: not a CTranslate2 file') from None
@@ -212,8 +212,8 @@ def random_weights(width:int=16, # of the network
 def encoder_dir() -> Path: # a folder in SER_NB_CACHE, or in the user's cache folder
     "Where the encoder is kept"
     if folder := os.environ.get('SER_NB_CACHE'): return Path(folder)/'encoder'
-    import pooch
-    return Path(pooch.os_cache('ser_nb'))/'encoder'
+    import platformdirs # as pooch.os_cache, which takes 80 ms to import
+    return Path(platformdirs.user_cache_dir('ser_nb'))/'encoder'
 
 _BLOCK = 1 << 18 # bytes that are received at a time
 
@@ -401,11 +401,11 @@ def encode(spectrograms:list, # of log_mel, (n_frames, 80) each
     return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
 
 # %% ../nbs/library/Speech_Encoder.ipynb #e2c76ace
-BLOCKS = (2, 3) # whose outputs are features
+BLOCKS = (1, 2, 3) # whose outputs are features
 _WIDTH, _STATS = 384, ('mean', 'std')
 
 def _names_of_features():
-    "enc_2_mean_000 to enc_3_std_383"
+    "enc_1_mean_000 to enc_3_std_383"
     places = [(block, stat) for block in BLOCKS for stat in _STATS]
     return tuple(f'enc_{block}_{stat}_{i:03}' for block, stat in places for i in range(_WIDTH))
 
@@ -423,7 +423,7 @@ def pool(frames:np.ndarray, # (n_frames, 3 * 384) from encode
 
 def encoder_features(signals:list, # (n_samples,) at SR each, of any length
                      blocks:tuple=BLOCKS # of 1, 2, 3
-                    ) -> np.ndarray: # (n_signals, 1536) float32, in the order of ENCODER_FEATURES
+                    ) -> np.ndarray: # (n_signals, 2304) float32, in the order of ENCODER_FEATURES
     """Encoder features of signals.
 
     Raises `RuntimeError` where the weights are not in the cache (`fetch_weights`).
