@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'COLUMNS', 'SETTINGS', 'LOUDNESS', 'per_decibel', 'at_one_level', 'build_network', 'train_model',
-           'fit_predict', 'abstention']
+           'fit_predict', 'evaluate', 'abstention', 'measure_confidence']
 
 # %% ../nbs/Emotion_Model.ipynb #e3000004
 import re
@@ -17,7 +17,9 @@ from .corpora import order_labels
 from .feature_extraction import COPIES, FEATURES, FUNCTIONALS, N_MELS, of_copy
 from .keras_tools import (fit_network, import_keras, one_hot, start_training,
                                 validation_parts, values_of)
-from .metrics import fit_temperature
+from .metrics import (conformal_sets, conformal_threshold, fit_temperature, predicted, probabilities,
+                            protocol_scores, risk_coverage)
+from .splits import cross_validate, nearest_neighbour
 
 # %% ../nbs/Emotion_Model.ipynb #e3000006
 MODEL = 'ensemble' # its name in model.json and in tables of scores
@@ -214,12 +216,33 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS, an
 
 def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # test rows
+                part=0, # name of the fold or split; a number is added to the seed
                 seed:int=42, # of the training
                 **settings # what differs from SETTINGS
-               ) -> np.ndarray: # (n_clips, n_labels) in the order of order_labels(train.label)
-    "Probabilities of test rows by a model trained on the training rows"
-    network, _ = train_model(train, seed, **settings)
-    return network.predict(values_of(test, COLUMNS), batch_size=512, verbose=0)
+               ) -> tuple: # (n_clips, n_labels) probabilities, list of the labels
+    """Train on one set, predict another: what `cross_validate` takes.
+
+    Example:
+        cross_validate(fit_predict, unseen_speakers(rows))
+    """
+    seed += part if isinstance(part, int) else 0
+    network, trained = train_model(train, seed, f'training {part}', **settings)
+    proba = network.predict(values_of(test, COLUMNS), batch_size=512, verbose=0)
+    return proba, trained['labels']
+
+# %% ../nbs/Emotion_Model.ipynb #e3000031
+def evaluate(sets:list, # (part, training rows, test rows) of a protocol
+             target:str, # column with the true classes: label or emotion
+             seed:int, # of the first training
+             settings:dict, # what differs from SETTINGS
+             **kw # of cross_validate: checkpoint, key, timings, name
+            ) -> tuple: # the model's predictions; scores by model, of the model and of 1nn
+    "Train and test the model and the nearest-neighbour baseline on every part of a protocol"
+    def train_and_test(train, test, part): return fit_predict(train, test, part, seed, **settings)
+    def neighbour(train, test, part): return nearest_neighbour(train, test)
+    predictions = cross_validate(train_and_test, sets, **kw)
+    baseline = cross_validate(neighbour, sets)
+    return predictions, {MODEL: protocol_scores(predictions, target), '1nn': protocol_scores(baseline, target)}
 
 # %% ../nbs/Emotion_Model.ipynb #0391f73b
 def abstention(confidence:dict, # with risk_coverage: rows of coverage, threshold and accuracy
@@ -235,3 +258,26 @@ def abstention(confidence:dict, # with risk_coverage: rows of coverage, threshol
     else:
         best = max(rows, key=lambda r: r['accuracy'])
     return dict(best, wanted=accuracy)
+
+# %% ../nbs/Emotion_Model.ipynb #e3000021
+def _crossed_sets(p, truth, fold):
+    "Conformal sets, each fold's by the threshold of the other folds"
+    sets = np.zeros(p.shape, bool)
+    for k in set(fold):
+        here = fold == k
+        sets[here] = conformal_sets(p[here], conformal_threshold(p[~here], truth[~here]))
+    return sets
+
+def measure_confidence(predictions:pd.DataFrame # of cross_validate
+                      ) -> dict: # risk_coverage: rows; conformal, of two folds or more
+    "What the confidence of predictions of emotions is worth"
+    p, emotions = probabilities(predictions, 'emotion')
+    correct = predicted(predictions, 'emotion') == predictions.emotion
+    measured = dict(risk_coverage=risk_coverage(correct, p.max(axis=1)).to_dict('records'))
+    if predictions.fold.nunique() > 1:
+        truth = np.array([emotions.index(e) for e in predictions.emotion])
+        sets = _crossed_sets(p, truth, predictions.fold.to_numpy())
+        measured['conformal'] = dict(
+            coverage=float(sets[np.arange(len(sets)), truth].mean()), mean_size=float(sets.sum(axis=1).mean()),
+            threshold=conformal_threshold(p, truth), promised=.9)
+    return measured

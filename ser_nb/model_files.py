@@ -97,7 +97,8 @@ def _optional(names, items):
     return dict(type=['object', 'null'], required=names.split(), additionalProperties=items)
 
 _SCHEMA = dict(
-    required='format model labels emotions features settings temperature n_components sha256 openvino abstention domain'.split(),
+    required=('format model labels emotions features settings temperature n_components sha256 openvino '
+              'abstention domain').split(),
     properties=dict(
         model=dict(type='string', maxLength=100), labels=dict(_NAMES, minItems=2, maxItems=1000),
         emotions=dict(_NAMES, maxItems=1000), features=_NAMES,
@@ -188,7 +189,7 @@ def _check_ends(model, n_features, n_labels):
             raise ValueError(f'its {what} is {kind} {shape}, model.json tells f32 [?,{width}]')
 
 # %% ../nbs/library/Model_Files.ipynb #f1000020
-_running = threading.Lock() # two threads that use OpenVINO's bindings for the first time may wait for each other forever
+_running = threading.Lock() # two first uses of OpenVINO's bindings at once may wait for each other forever
 
 def _runner(network, n_labels, path):
     "A function of features that gives probabilities, checked"
@@ -269,8 +270,8 @@ def _try_in_child(files, n_features, n_labels, path):
             raise ValueError(f'{path}: refused, it takes too long') from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [''])[-1]
-        reason = said.removeprefix('refused ') if said.startswith('refused ') else 'refused, it takes too much time or memory'
-        raise ValueError(f'{path}: {reason}')
+        too_much = 'refused, it takes too much time or memory'
+        raise ValueError(f"{path}: {said.removeprefix('refused ') if said.startswith('refused ') else too_much}")
 
 # %% ../nbs/library/Model_Files.ipynb #f1000025
 _RAVDESS = ('RAVDESS (Livingstone & Russo 2018, doi:10.1371/journal.pone.0196391), CC BY-NC-SA 4.0: '
@@ -418,7 +419,8 @@ def _rebuild(about, weights, first):
     if about['features'] != list(module.COLUMNS):
         raise ValueError('its features are not those of this version, or in another order')
     if about['model'] == 'ensemble':
-        first |= dict(variance=first['variance'] / about['settings']['limit'] ** 2, n_support=len(weights['support'][1]))
+        variance = first['variance'] / about['settings']['limit'] ** 2
+        first |= dict(variance=variance, n_support=len(weights['support'][1]))
     first |= dict(n_components=about['n_components'])
     network = module.build_network(first, about['settings'], about['temperature'], len(about['labels']))
     for layer in network.layers:

@@ -179,7 +179,8 @@ def nested(f, name):
 
 
 FILES = {
-    'external storage': (lambda f, n: f.create_dataset(n, (16,), 'u1', external=[('/etc/passwd', 0, 16)]), 'another file'),
+    'external storage': (lambda f, n: f.create_dataset(n, (16,), 'u1', external=[('/etc/passwd', 0, 16)]),
+                         'another file'),
     'an external link': (lambda f, n: f.__setitem__(n, h5py.ExternalLink('/etc/passwd', '/x')), 'it is a link'),
     'a soft link': (lambda f, n: f.__setitem__(n, h5py.SoftLink('/x')), 'it is a link'),
     'a virtual data set': (virtual, 'another file'), 'a circle': (nested, 'deep'),
