@@ -8,12 +8,12 @@ from papermill import inspect_notebook
 from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from ser_nb.baselines import load_classifier
 from ser_nb.combining_datasets import LABELS, sample_corpus
+from ser_nb.corruptions import CORRUPTIONS
 from ser_nb.feature_extraction import FEATURES, read_features
 from ser_nb.command_line import main
 from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
 from ser_nb.proposed_system import load_model, predict_proba
-from ser_nb.robustness import HARMS
 from ser_nb.run_folder import METRICS_KEYS, find_score, fingerprint, nested_scores, read_json, read_metrics
 
 
@@ -102,7 +102,7 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
 def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same_with_two_workers(whole_way, tmp_path):
     out, _ = whole_way
     table = pd.read_csv(out/'robustness.csv')
-    assert list(zip(table.kind, table.value)) == [('clean', 0), *((kind, value) for kind, (_, values, _) in HARMS.items() for value in values)]
+    assert list(zip(table.kind, table.value)) == [('clean', 0), *((kind, value) for kind, (_, values, _) in CORRUPTIONS.items() for value in values)]
     assert table[['accuracy', 'uar', 'answered', 'rejected']].stack().between(0, 1).all() and (table.accuracy_low <= table.accuracy).all()
     done = ser_nb('run', 'robustness', '--smoke', '-p', 'n_jobs', 2, '--data', out/'clips.csv', '-p', 'features_dir', out, '-p', 'model', out, '--out', tmp_path/'again')
     assert done.returncode == 0, done.stderr
