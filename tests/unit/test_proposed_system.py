@@ -1,0 +1,54 @@
+"The article's system: its network is what the article tells, it trains the same twice, its parameters stand in the job"
+import numpy as np
+import pandas as pd
+import pytest
+
+from ser_nb.feature_extraction import FEATURES
+from ser_nb.keras_tools import predict_proba
+from ser_nb.pipeline import job_parameters
+from ser_nb.proposed_system import (COLUMNS, SETTINGS, build_network, fit_reduction, layer_table,
+                                    patched_sklearn, train_model)
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope='module')
+def clips():
+    "Sixty rows of noise with three labels of another corpus"
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, len(FEATURES))), columns=list(FEATURES))
+    return table.assign(label=['female_bored', 'male_tired', 'male_sad'] * 20, speaker=[str(i % 4) for i in range(60)])
+
+
+def test_network_has_convolutions_with_normalisation_dropout_and_penalties(clips):
+    first = fit_reduction(clips[list(FEATURES)])
+    layers = layer_table(build_network(first, SETTINGS))
+    assert (layers.kind == 'Conv1D').sum() >= 3
+    assert (layers.kind == 'BatchNormalization').sum() >= (layers.kind == 'Conv1D').sum() + 1
+    assert (layers.kind == 'Dropout').sum() >= 4 and min(SETTINGS['dropout']) >= .05
+    assert SETTINGS['l1'] >= 1e-7 and SETTINGS['l2'] >= 1e-6
+    assert layers.detail[layers.kind == 'Conv1D'].str.contains('L1').all()
+
+
+def test_article_stops_early_after_20_of_30_epochs():
+    assert (SETTINGS['epochs'], SETTINGS['patience'], SETTINGS['variance']) == (30, 20, .95)
+
+
+def test_same_seed_gives_the_same_weights_and_any_labels_train(clips):
+    runs = [train_model(clips, seed=3, epochs=1) for _ in range(2)]
+    for one, two in zip(*(network.get_weights() for network, _ in runs)):
+        np.testing.assert_array_equal(one, two)
+    assert set(runs[0][1]['labels']) == set(clips.label)
+    assert predict_proba(runs[0][0], clips, COLUMNS).shape == (60, 3)
+
+
+def test_patch_of_scikit_learn_ends_with_its_block():
+    from sklearn.decomposition import PCA
+    with patched_sklearn() as messages:
+        assert all('enabled' in line for line in messages[-1:])
+    from sklearn.decomposition import PCA as AFTER
+    assert AFTER is PCA
+
+
+def test_job_takes_the_parameters_of_the_training():
+    assert {'epochs', 'patience', 'batch_size', 'learning_rate', 'held_out', 'seed', 'splits', 'folds'} <= set(job_parameters('train'))
