@@ -417,7 +417,7 @@ def odd_graph(path, rng):
     import numpy as np, openvino as ov, openvino.opset13 as op
     width, rank, n_inputs = rng.choice((660, 660, 660, 1, 180, 661)), rng.choice((2, 2, 2, 1, 3)), rng.choice((1, 1, 1, 2))
     xs = [op.parameter([-1, *[width] * (rank - 1)], np.float32) for _ in range(n_inputs)]
-    x = op.reduce_sum(xs[-1], np.array(range(1, rank)), False)
+    x = op.reduce_sum(xs[-1], np.array(range(1, rank), np.int64), False)
     labels = rng.choice((16, 16, 16, 1, 8, 4096))
     y = op.matmul(op.unsqueeze(x, np.array(1)), op.constant(np.full((1, labels), rng.choice((0, 1, 1e30, np.inf, np.nan)), np.float32)), False, False)
     y = rng.choice((lambda: op.softmax(y, 1), lambda: y, lambda: op.log(y), lambda: op.convert(y, 'f64'), lambda: op.reduce_max(y, np.array([0])), lambda: op.tile(y, np.array([3, 1]))))()

@@ -49,7 +49,9 @@ def test_only_regular_files_of_a_sensible_size_are_read(run, name, kind, tmp_pat
     if kind == 'link': (run/name).symlink_to(tmp_path/name)
     if kind == 'fifo': os.mkfifo(run/name)
     if kind == 'folder': (run/name).mkdir()
-    if kind == 'sparse': (run/name).touch(); os.truncate(run/name, 10 ** 12)
+    if kind == 'sparse':
+        (run/name).touch()
+        os.truncate(run/name, 10 ** 12)
     refused(read_model_json, run, name)
 
 
