@@ -15,13 +15,12 @@ import pandas as pd
 import soundfile as sf
 from joblib import Parallel, delayed
 
-from .audio import SOUND_SUFFIXES, inspect_sound # noqa: F401
-from .corpora import CLIP_COLUMNS, CORPORA, EMOTIONS, GENDERS, LABELS, TESS_EMOTIONS, TESS_SPEAKERS, TESS_WORDS
-from .corpora import dataset_name, emotion_mapping, find_files, label_of, parse_name, parse_ravdess, parse_tess
+from .audio import inspect_sound
+from .corpora import CORPORA, EMOTIONS, TESS_EMOTIONS
+from .corpora import dataset_name, find_files, parse_name
 from .corpora import complete_clips, order_labels, published_name, read_clips, write_clips
-from .corpora import read_table as _read_table  # former name
 from .corpus_adapters import load_adapters, recognise
-from .files import fingerprint, replacing
+from .files import deprecated_names, fingerprint, replacing
 from .run_folder import progress
 
 # %% ../nbs/Combining_Datasets.ipynb #3a831073
@@ -300,3 +299,12 @@ def scan_all(source:str|Path, # a folder with sound and zip archives, or a table
     scanned = [scan(f, adapters=load_adapters(adapters)) for f in [source, *folders]]
     left = [rejected[~rejected.path.str.lower().str.endswith('.zip')] for _, rejected in scanned]
     return without_copies(pd.concat([clips for clips, _ in scanned]), pd.concat([refused, *left]))
+
+# %% ../nbs/Combining_Datasets.ipynb #d1000006
+__getattr__ = deprecated_names('ser_nb.combining_datasets', {
+    'SOUND_SUFFIXES': 'audio', 'inspect_sound': 'audio', 'CLIP_COLUMNS': 'corpora',
+    'EMOTIONS': 'corpora', 'GENDERS': 'corpora', 'LABELS': 'corpora', 'TESS_SPEAKERS': 'corpora',
+    'TESS_WORDS': 'corpora', 'emotion_mapping': 'corpora', 'find_files': 'corpora',
+    'label_of': 'corpora', 'parse_name': 'corpora', 'parse_ravdess': 'corpora',
+    'parse_tess': 'corpora', 'published_name': 'corpora', 'read_clips': 'corpora',
+    'read_table': 'corpora', 'write_clips': 'corpora'})

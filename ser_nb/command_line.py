@@ -19,7 +19,8 @@ import click
 
 from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_parameters, plan, printable, run_job,
                              store_rest, store_run, utf8_path)
-from .run_folder import lock_run, project_dir, read_metrics, replacing
+from .run_folder import lock_run, project_dir, read_metrics
+from .files import replacing
 
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.

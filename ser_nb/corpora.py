@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .run_folder import replacing
+from .files import replacing
 
 # %% ../nbs/library/Corpora.ipynb #98cd3c7c
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')

@@ -6,17 +6,17 @@
 __all__ = []
 
 # %% ../nbs/library/Evaluation.ipynb #46e9ff4d
-import warnings
-from importlib import import_module
+from .files import deprecated_names
 
-_FORMER = {'_identity': 'clip_identity', 'accuracy_interval': 'accuracy_ci'}
-
-def __getattr__(name):
-    "A former name of this module, from the module that holds it now"
-    if not name.startswith('__'):
-        new_name = _FORMER.get(name, name)
-        for module in ('metrics', 'splits', 'leakage', 'ladder'):
-            if hasattr(found := import_module(f'ser_nb.{module}'), new_name):
-                warnings.warn(f'ser_nb.evaluation.{name} is now ser_nb.{module}.{new_name}', DeprecationWarning, 2)
-                return getattr(found, new_name)
-    raise AttributeError(f"module 'ser_nb.evaluation' has no attribute {name!r}")
+__getattr__ = deprecated_names('ser_nb.evaluation', {
+    'LADDER': 'ladder', 'ladder': 'ladder', 'ladder_steps': 'ladder', 'plot_ladder': 'ladder',
+    'audit': 'leakage', 'audit_features': 'leakage', 'audit_file': 'leakage',
+    'audit_sound': 'leakage', 'similarity': 'leakage', 'accuracy_interval': 'metrics:accuracy_ci',
+    'class_report': 'metrics', 'conformal_sets': 'metrics', 'conformal_threshold': 'metrics',
+    'ece': 'metrics', 'emotion_proba': 'metrics', 'emotion_scores': 'metrics',
+    'fit_temperature': 'metrics', 'mean_scores': 'metrics', 'plot_class_f1': 'metrics',
+    'plot_confusion': 'metrics', 'plot_learning': 'metrics', 'plot_reliability': 'metrics',
+    'reliability': 'metrics', 'risk_coverage': 'metrics', 'scores': 'metrics',
+    'scores_by_group': 'metrics', 'SPEAKER_FOLDS': 'splits', 'across_corpora': 'splits',
+    'all_rows': 'splits', 'nearest_neighbour': 'splits', 'normalised_by_speaker': 'splits',
+    'random_splits': 'splits', 'unseen_sentences': 'splits', 'unseen_speakers': 'splits'})

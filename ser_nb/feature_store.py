@@ -19,7 +19,8 @@ import pandas as pd
 from .augmentation import AUGMENTATIONS # registers its feature sets
 from .corpora import read_table
 from .functionals import FEATURES, META_COLUMNS, unknown_features
-from .run_folder import notebooks_dir, progress, replacing
+from .run_folder import notebooks_dir, progress
+from .files import replacing
 from .speech_encoder import ENCODER_FEATURES # registers its feature set
 
 # %% ../nbs/library/Feature_Store.ipynb #41eb3c1b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['replacing', 'read_regular', 'plain_json', 'write_json', 'read_json', 'check_json', 'fingerprint', 'user_cache',
-           'place_numba_cache']
+           'place_numba_cache', 'deprecated_names']
 
 # %% ../nbs/library/Files.ipynb #248c2a4b
 import errno
@@ -171,3 +171,24 @@ def place_numba_cache():
         os.environ['NUMBA_CACHE_DIR'] = str(user_cache()/'numba')
 
 place_numba_cache()
+
+# %% ../nbs/library/Files.ipynb #d1000002
+def deprecated_names(module:str, # the former home, 'ser_nb.metrics' for instance
+                     names:dict # former name -> 'module' or 'module:new_name', without the package
+                    ): # the module's __getattr__
+    """Former names of a module, which warn and give what they are called now.
+
+    Example:
+        __getattr__ = deprecated_names('ser_nb.audio', {'load': 'audio:load_sound'})
+    """
+    import warnings
+    from importlib import import_module
+    def find(name):
+        "A former name of this module"
+        if name not in names:
+            raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        home, _, new = names[name].partition(':')
+        new = new or name
+        warnings.warn(f'{module}.{name} is now ser_nb.{home}.{new}', DeprecationWarning, 2)
+        return getattr(import_module(f'ser_nb.{home}'), new)
+    return find

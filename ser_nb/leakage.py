@@ -16,10 +16,11 @@ import pandas as pd
 
 from .audio import SR, load_sound, trim
 from .corpora import parse_name, read_table
-from .feature_extraction import cache_dir, extract, read_features
+from .feature_store import cache_dir, read_features
+from .feature_extraction import extract
 from .functionals import FEATURES, FUNCTIONALS, META_COLUMNS
 from .metrics import score_cis, scores
-from .run_folder import fingerprint, read_json
+from .files import fingerprint, read_json
 from .splits import all_rows, clip_identity, corpus_families, sentence_ids, speaker_folds, speaker_ids
 
 # %% ../nbs/library/Leakage.ipynb #455ef487

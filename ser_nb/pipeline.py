@@ -22,7 +22,8 @@ from pathlib import Path
 
 import click
 
-from .run_folder import notebooks_dir, read_json, replacing, user_cache, write_json
+from .run_folder import notebooks_dir
+from .files import read_json, replacing, user_cache, write_json
 
 # %% ../nbs/library/Pipeline.ipynb #d4aadded
 def _job(notebook, source=None, paths=(), after=None, **full):
@@ -189,7 +190,7 @@ def setup_code(source:str # of a cell that is left out
     return '\n'.join([f'try: {line}\nexcept ImportError: pass' for line in imports] + folders)
 
 # %% ../nbs/library/Pipeline.ipynb #90e9733f
-_END_WITH_PARENT = 'from ser_nb.run_folder import end_with_parent; end_with_parent(); del end_with_parent'
+_END_WITH_PARENT = 'from ser_nb.workers import end_with_parent; end_with_parent(); del end_with_parent'
 _KERNEL = dict(kernel_name='python3', progress_bar=False,
                extra_arguments=['--IPKernelApp.log_level=ERROR', f'--IPKernelApp.exec_lines={_END_WITH_PARENT}'])
 
@@ -329,3 +330,11 @@ def main():
     "The command, where version 0.1 had it"
     import importlib
     importlib.import_module('ser_nb.command_line').main_entry()
+
+# %% ../nbs/library/Pipeline.ipynb #d1000005
+from .files import deprecated_names
+
+__getattr__ = deprecated_names('ser_nb.pipeline', {
+    'audit': 'command_line', 'demo': 'command_line', 'kernel': 'command_line',
+    'main': 'command_line', 'predict': 'command_line', 'report': 'command_line',
+    'run': 'command_line'})

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .run_folder import read_metrics, read_regular, replacing
+from .run_folder import read_metrics
+from .files import read_regular, replacing
 
 # %% ../nbs/library/Report.ipynb #ba8600b7
 MAX_FIGURES, MAX_FIGURE_BYTES = 100, 5_000_000

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from .corpora import parse_name, published_name
-from .feature_extraction import ABOUT, FEATURES, split
-from .run_folder import checkpointed, fingerprint, machine, versions
+from .functionals import FEATURES, META_COLUMNS
+from .feature_extraction import split
+from .run_folder import checkpointed, machine, versions
+from .files import fingerprint
 
 # %% ../nbs/library/Splits.ipynb #5ed5c15c
 @lru_cache(2**16)
@@ -69,7 +71,7 @@ def random_splits(rows:pd.DataFrame, # clips
 def feature_columns(rows:pd.DataFrame # clips
                    ) -> list: # names of numeric columns that do not describe the clip itself
     "The columns of features in a table"
-    about = {*ABOUT, 'path', 'fold', 'start_s', 'end_s', 'sample_rate', 'channels', 'duration_s'}
+    about = {*META_COLUMNS, 'path', 'fold', 'start_s', 'end_s', 'sample_rate', 'channels', 'duration_s'}
     return [c for c in rows if c not in about and pd.api.types.is_numeric_dtype(rows[c])]
 
 def nearest_neighbour(train:pd.DataFrame, # rows to compare with
@@ -282,7 +284,7 @@ PROTOCOLS = dict(unseen_speakers=unseen_speakers, unseen_speakers_normalised=uns
 def available_protocols(rows:pd.DataFrame # clips
                        ) -> pd.DataFrame: # by protocol: available, folds, clips (tested), reason (or how it is divided)
     "Which protocols a table can be measured with, and why not the others"
-    about = rows[[c for c in (*ABOUT, 'statement') if c in rows]]
+    about = rows[[c for c in (*META_COLUMNS, 'statement') if c in rows]]
     found = {}
     for name, protocol in PROTOCOLS.items():
         try:

@@ -146,7 +146,8 @@ def predict(kind, rng, folder, n):
 
 def extraction(kind, rng, folder, n):
     "From files to rows: scan and extract; the good clip comes out"
-    from ser_nb.combining_datasets import scan, write_clips
+    from ser_nb.combining_datasets import scan
+    from ser_nb.corpora import write_clips
     from ser_nb.feature_extraction import extract
     paths, good = write_sounds(kind, rng, folder, n)
     paths = [p.rename(folder/f'03-01-05-01-01-01-{1 + i:02}{p.suffix}') for i, p in enumerate(paths)]
@@ -286,7 +287,7 @@ def some_clips():
 
 def clip_tables(kind, rng, folder, n):
     "A clip table by the linter's command, or read and extracted: the rows that are good come out"
-    from ser_nb.combining_datasets import CLIP_COLUMNS, read_clips
+    from ser_nb.corpora import CLIP_COLUMNS, read_clips
     from ser_nb.feature_extraction import extract, padded_clips
     clips = some_clips()[list(CLIP_COLUMNS)]
     if kind == 'audit': clips = clips.assign(split=['train', 'test'] * 6)
@@ -303,13 +304,15 @@ def clip_tables(kind, rng, folder, n):
 
 @lru_cache
 def some_features():
-    from ser_nb.feature_extraction import ABOUT, FEATURES, read_features
-    return tuple(t[[*ABOUT, *FEATURES]].groupby('label').head(2).round(4) for t in read_features())
+    from ser_nb.functionals import FEATURES, META_COLUMNS
+    from ser_nb.feature_store import read_features
+    return tuple(t[[*META_COLUMNS, *FEATURES]].groupby('label').head(2).round(4) for t in read_features())
 
 
 def feature_files(kind, rng, folder, n):
     "Feature files, and the functionals beside them"
-    from ser_nb.feature_extraction import FUNCTIONALS, functionals_file, read_features, write_features
+    from ser_nb.functionals import FUNCTIONALS
+    from ser_nb.feature_store import companion_file, read_features, write_features
     import numpy as np
     for _ in range(n):
         tables = some_features()
@@ -317,7 +320,7 @@ def feature_files(kind, rng, folder, n):
         write_features(*tables, folder)
         path = folder/'test_features.csv'
         if kind == 'csv': path.write_bytes(csv_bytes(tables[1], rng)); yield said_no(['audit', folder], path.name); continue
-        path = functionals_file(path)
+        path = companion_file(path)
         if rng.random() < .5: path.write_bytes(mutated(path.read_bytes(), rng) if rng.random() < .5 else path.read_bytes()[:-300] + mutated(path.read_bytes()[-300:], rng))
         else: np.savez_compressed(path, **{k: rng.choice((np.array(1), np.array(tables[1].file, str), np.array(['fn_a', 'fn_a']), np.zeros((len(tables[1]), 2)), np.array([None, 1], object), np.zeros((0, 3)), np.array([b'x']))) for k in ('clips', 'columns', 'values')})
         yield refused(lambda: read_features(folder), str(folder))
@@ -345,7 +348,7 @@ def names(kind, rng, folder, n):
     "File names"
     import hypothesis.strategies as st
     from hypothesis import HealthCheck, given, seed, settings
-    from ser_nb.combining_datasets import LABELS, dataset_name, parse_name, published_name
+    from ser_nb.corpora import LABELS, dataset_name, parse_name, published_name
     from ser_nb.leakage import parent_clip
     part = st.integers(0, 99).map('{:02}'.format) | st.text('0123456789٣²', min_size=1, max_size=3)
     near = dict(ravdess=st.lists(st.sampled_from(['01', '02', '03', '08']) | part, min_size=6, max_size=8).map('-'.join), text=st.text(),
@@ -373,7 +376,7 @@ def stored(name):
 def model_files(kind, rng, folder, n):
     "A model whose files were changed, with the fingerprints of the changed ones as a forger would have them"
     from ser_nb.prediction import pretrained
-    from ser_nb.run_folder import fingerprint
+    from ser_nb.files import fingerprint
     for i in range(n):
         run = folder/f'run{i}'; run.mkdir()
         for name in ('model.json', 'model.h5', 'model.xml', 'model.bin'):
@@ -393,8 +396,8 @@ def model_files(kind, rng, folder, n):
 def keras_files(kind, rng, folder, n):
     "The same, loaded into Keras"
     from ser_nb.prediction import pretrained
-    from ser_nb.proposed_system import load_model
-    from ser_nb.run_folder import fingerprint
+    from ser_nb.model_files import load_model
+    from ser_nb.files import fingerprint
     for i in range(n):
         run = folder/f'run{i}'; shutil.copytree(pretrained(), run)
         (run/'model.h5').write_bytes(mutated(stored('model.h5'), rng))
@@ -443,7 +446,7 @@ def hostile_runs(kind, rng, folder, n):
     "A run of a stranger, with the fingerprints that he wants: refused in one line, or answered with finite numbers"
     from ser_nb.model_files import load_model
     from ser_nb.prediction import pretrained
-    from ser_nb.run_folder import fingerprint
+    from ser_nb.files import fingerprint
     (tone := folder/'tone.wav').write_bytes(sounds()['wav'])
     make, names = dict(files=(odd_file, ['model.json', 'model.h5', 'model.xml', 'model.bin']), graphs=(odd_graph, ['model.bin']), h5=(odd_h5, ['model.h5']))[kind]
     for i in range(n):
@@ -462,7 +465,8 @@ def hostile_runs(kind, rng, folder, n):
 
 @lru_cache
 def some_metrics():
-    from ser_nb.run_folder import notebooks_dir, read_json
+    from ser_nb.run_folder import notebooks_dir
+    from ser_nb.files import read_json
     return {n: read_json(notebooks_dir()/'results'/f'{n}.json') for n in ('metrics', 'baselines', 'ladder')}
 
 

@@ -3,8 +3,9 @@ import os, signal, subprocess, sys, time
 
 from conftest import in_one_environment, ser_nb
 from ser_nb.baselines import SPACES, read_parameters, tune_classifier
-from ser_nb.feature_extraction import FEATURES, read_features
-from ser_nb.run_folder import fingerprint, read_json
+from ser_nb.functionals import FEATURES
+from ser_nb.feature_store import read_features
+from ser_nb.files import fingerprint, read_json
 
 pytestmark = in_one_environment('tuning is the same in both environments')
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx, numpy as np, pytest, soundfile as sf
 
 from conftest import SER_NB, chromium
-from ser_nb.combining_datasets import EMOTIONS, scan
-from ser_nb.feature_extraction import SR, load
+from ser_nb.corpora import EMOTIONS
+from ser_nb.combining_datasets import scan
+from ser_nb.audio import SR, load_sound
 from ser_nb.prediction import EmotionModel, pretrained
 
 SECRET = 'the secret of this machine'
@@ -280,7 +281,7 @@ def test_its_folder_and_what_it_says_of_its_policy_are_closed_to_others(client):
 def page(tmp_path_factory, one_of_each):
     "The demo in Chromium; its microphone plays a real clip; every request is noted"
     folder = tmp_path_factory.mktemp('demo')
-    spoken = load(one_of_each[EMOTIONS.index('angry')])
+    spoken = load_sound(one_of_each[EMOTIONS.index('angry')])
     sf.write(folder/'microphone.wav', spoken, SR, subtype='PCM_16')
     with chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={folder}/microphone.wav') as browser:
         server = subprocess.Popen([SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))

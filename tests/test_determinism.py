@@ -6,8 +6,9 @@ import pytest
 from campaign import LONG
 from conftest import ser_nb
 from ser_nb.combining_datasets import combine, sample_corpus, scan
-from ser_nb.feature_extraction import extract, split, write_features
-from ser_nb.run_folder import read_json
+from ser_nb.feature_extraction import extract, split
+from ser_nb.feature_store import write_features
+from ser_nb.files import read_json
 
 
 def test_features_do_not_depend_on_the_order_or_the_places_of_the_files(tmp_path):

@@ -9,10 +9,12 @@ import numpy as np, psutil, pytest, soundfile as sf
 from campaign import LONG
 from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
 from ser_nb.combining_datasets import sample_corpus, scan
-from ser_nb.feature_extraction import SR, extract, split, write_features
+from ser_nb.audio import SR
+from ser_nb.feature_extraction import extract, split
+from ser_nb.feature_store import write_features
 from ser_nb.workers import in_processes
 from ser_nb.command_line import _new_folder
-from ser_nb.run_folder import read_json
+from ser_nb.files import read_json
 
 pytestmark = in_one_environment('what survives is the same in both environments')
 

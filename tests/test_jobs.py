@@ -7,14 +7,18 @@ from papermill import inspect_notebook
 
 from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from ser_nb.baselines import load_classifier
-from ser_nb.combining_datasets import LABELS, sample_corpus
+from ser_nb.corpora import LABELS
+from ser_nb.combining_datasets import sample_corpus
 from ser_nb.corruptions import CORRUPTIONS
-from ser_nb.feature_extraction import FEATURES, read_features
+from ser_nb.functionals import FEATURES
+from ser_nb.feature_store import read_features
 from ser_nb.command_line import main
 from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
-from ser_nb.proposed_system import load_model, predict_proba
-from ser_nb.run_folder import METRICS_KEYS, find_score, fingerprint, nested_scores, read_json, read_metrics
+from ser_nb.model_files import load_model
+from ser_nb.keras_tools import predict_proba
+from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics
+from ser_nb.files import fingerprint, read_json
 
 
 @pytest.mark.parametrize('job', JOBS)

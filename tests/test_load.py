@@ -5,7 +5,7 @@ import numpy as np, psutil, pytest, soundfile as sf
 
 from campaign import LONG
 from conftest import SER_NB
-from ser_nb.feature_extraction import SR
+from ser_nb.audio import SR
 from ser_nb.prediction import pretrained
 
 pytestmark = pytest.mark.skipif(not LONG, reason='a minute of load: make campaign')

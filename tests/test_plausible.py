@@ -3,19 +3,20 @@ import numpy as np, pandas as pd, pytest
 
 from campaign import command
 from conftest import in_one_environment
-from ser_nb.combining_datasets import LABELS
-from ser_nb.feature_extraction import ABOUT, FEATURES, read_features, write_features
+from ser_nb.corpora import LABELS
+from ser_nb.functionals import FEATURES, META_COLUMNS
+from ser_nb.feature_store import read_features, write_features
 from ser_nb.prediction import pretrained
-from ser_nb.run_folder import fingerprint, read_json, write_json
+from ser_nb.files import fingerprint, read_json, write_json
 
 pytestmark = in_one_environment('the linter is the same in both environments')
 
-OWN = list(ABOUT[1:])
+OWN = list(META_COLUMNS[1:])
 
 
 @pytest.fixture(scope='module')
 def halves():
-    train, test = (t[[*ABOUT, *FEATURES]] for t in read_features())
+    train, test = (t[[*META_COLUMNS, *FEATURES]] for t in read_features())
     return train[::5].reset_index(drop=True), test[::5].reset_index(drop=True)
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, soundfile as sf, soxr
 
 from conftest import SER_NB, no_traceback, pythons, ser_nb
-from ser_nb.combining_datasets import EMOTIONS, LABELS, scan
-from ser_nb.feature_extraction import SR, load, read_features
+from ser_nb.corpora import EMOTIONS, LABELS
+from ser_nb.combining_datasets import scan
+from ser_nb.audio import SR, load_sound
+from ser_nb.feature_store import read_features
 from ser_nb.prediction import REJECTED, EmotionModel, predict_files, pretrained, sounds_without_speech, windowed_features
-from ser_nb.proposed_system import load_model
-from ser_nb.run_folder import fingerprint, read_json, write_json
+from ser_nb.model_files import load_model
+from ser_nb.files import fingerprint, read_json, write_json
 
 MODEL = ('--run', pretrained())
 
@@ -180,7 +182,7 @@ def test_a_folder_is_predicted_on_two_cores_as_file_by_file(data, model):
 # long recordings
 
 def test_a_recording_has_a_time_line_without_its_silence_and_a_picture(data, model, tmp_path, one_of_each):
-    angry, sad = (load(one_of_each[EMOTIONS.index(e)]) for e in ('angry', 'sad'))
+    angry, sad = (load_sound(one_of_each[EMOTIONS.index(e)]) for e in ('angry', 'sad'))
     sound = np.concatenate([angry, angry, angry, np.zeros(30 * SR, np.float32), sad, sad, sad])
     sf.write(tmp_path/'long.flac', sound, SR)
     line, (row,) = from_json(ser_nb('predict', tmp_path/'long.flac', '--json', '--timeline', '--plot', tmp_path/'pictures', *MODEL)), from_json(ser_nb('predict', tmp_path/'long.flac', '--json', *MODEL))
@@ -228,7 +230,7 @@ def test_silence_noise_tones_and_music_are_not_forced_into_an_emotion_and_speech
     assert model.predict((np.zeros(SR), SR)).reason[0] == 'silence'
 
 
-def at_rate(sound, hz): return soxr.resample(load(sound), SR, hz), hz
+def at_rate(sound, hz): return soxr.resample(load_sound(sound), SR, hz), hz
 
 
 def test_a_file_at_16_khz_gets_the_answers_of_the_whole_sound_and_clips_of_the_corpora_are_not_touched(model, one_of_each, data):
@@ -245,5 +247,5 @@ def test_who_calls_from_a_telephone_is_told_why_there_is_no_answer(model, one_of
     rows = from_json(ser_nb('predict', tmp_path, '--json', *MODEL))
     assert [r['reason'] for r in rows].count('narrow band') >= 7 and not any(r['answer'] for r in rows if r['reason'] == 'narrow band')
     assert 'narrow band (distance' in ser_nb('predict', tmp_path/'0.wav', *MODEL).stdout
-    long = np.tile(load(one_of_each[0]), 4)
+    long = np.tile(load_sound(one_of_each[0]), 4)
     assert model.predict((soxr.resample(long, SR, 8000), 8000)).reason[0] == 'narrow band'

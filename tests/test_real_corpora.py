@@ -4,10 +4,15 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, parse_name, published_name, read_clips, scan, unpack
+from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, scan, unpack
+from ser_nb.corpora import parse_name, published_name, read_clips
 from ser_nb.corpus_adapters import recognise
 from ser_nb.leakage import audit_features, audit_sound
-from ser_nb.feature_extraction import FEATURES, FUNCTIONALS, extract, load, of_copy, read_features
+from ser_nb.functionals import FEATURES, FUNCTIONALS
+from ser_nb.feature_extraction import extract
+from ser_nb.audio import load_sound
+from ser_nb.augmentation import augmented_columns
+from ser_nb.feature_store import read_features
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +69,7 @@ def test_the_embedded_features_are_those_of_the_original_files(reference, all_cl
 def test_the_embedded_functionals_are_those_of_the_clips(all_clips):
     some, embedded = all_clips[0][::700], pd.concat(read_features()).set_index(['corpus', 'file'])
     table, _ = extract(some, n_jobs=1, more='functionals functionals_0.9 functionals_noise')
-    columns = [*FUNCTIONALS, *of_copy('0.9'), *of_copy('noise')]
+    columns = [*FUNCTIONALS, *augmented_columns('0.9'), *augmented_columns('noise')]
     expected = embedded.loc[list(zip(table.corpus, table.file)), columns]
     off = (table[columns].to_numpy() - expected.to_numpy()) / embedded[columns].std().to_numpy()
     assert abs(off).max() < .01
@@ -75,8 +80,8 @@ def test_a_copy_at_another_level_with_its_silence_cut_is_found_and_an_actor_repe
     first, again = (actor[actor.repetition == r].reset_index(drop=True).head(20) for r in sorted(set(actor.repetition)))
     assert audit_sound(first, again) == []
     import soundfile as sf
-    from ser_nb.feature_extraction import SR, trim
-    x = trim(load(first.path[7]), 40.)
+    from ser_nb.audio import SR, trim
+    x = trim(load_sound(first.path[7]), 40.)
     sf.write(tmp_path/'copy.wav', np.pad(.4 * x, (1234, 77)), SR, subtype='PCM_16')
     again.loc[3, 'path'] = str(tmp_path/'copy.wav')
     assert [(f['kind'], f['clips'], f['example']) for f in audit_sound(first, again)] == [('near_identical_sound', 1, again.file[3])]

@@ -6,7 +6,8 @@ import pytest
 
 from campaign import command, sounds
 from conftest import ROOT
-from ser_nb.combining_datasets import find_files, scan, unpack
+from ser_nb.corpora import find_files
+from ser_nb.combining_datasets import scan, unpack
 
 CALLS = {'eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen', 'pickle.load', 'pickle.loads', 'joblib.load', 'dill.load', 'marshal.loads', 'shelve.open', 'yaml.load', 'pd.read_pickle', 'torch.load', 'tempfile.mktemp'}
 

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_nb.feature_extraction import FEATURES
+from ser_nb.functionals import FEATURES
 from ser_nb.keras_tools import predict_proba
 from ser_nb.pipeline import job_parameters
 from ser_nb.proposed_system import (COLUMNS, SETTINGS, build_network, fit_reduction, layer_table,

@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT
 
 from ser_nb.files import read_regular
-from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_json, read_metrics, record
+from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics, record
+from ser_nb.files import read_json
 
 pytestmark = pytest.mark.unit
 

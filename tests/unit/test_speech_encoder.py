@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ser_nb import speech_encoder
-from ser_nb.run_folder import fingerprint, write_json
+from ser_nb.files import fingerprint, write_json
 from ser_nb.speech_encoder import (build_encoder, check_weights, encode, encoder_dir, encoder_features,
                                    encoder_ready, fetch_weights, load_encoder, log_mel, random_weights, read_weights)
 
