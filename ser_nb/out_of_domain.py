@@ -37,13 +37,18 @@ def domain_distance(domain:dict, # of fit_domain; None = not known
     return np.sqrt(square.clip(0) / len(d['mean'])) / d['limit']
 
 # %% ../nbs/library/Out_Of_Domain.ipynb #8325ecb5
+def _places(columns):
+    "The encoder's second block, where a model takes it; else every feature that does not depend on the level"
+    block = np.flatnonzero([c.startswith('enc_2_mean_') for c in columns])
+    return block if len(block) else np.flatnonzero(per_decibel(columns) == 0)
+
 def fit_domain(train:pd.DataFrame, # training rows
                columns:list, # the features that a model takes
                n_components:int=16, # directions with a variance of their own
                share:float=.99 # of the rows of left-out speakers that are in domain
               ) -> dict: # what domain_distance takes
     "Fit the Gaussian of the training rows, and the limit of its distance"
-    places = np.flatnonzero(~np.any(per_decibel(columns), axis=0)) # independent of the level
+    places = _places(columns)
     X, parts = values_of(train, columns)[:, places], validation_parts(train)
     distances = []
     with threadpool_limits(1, 'blas'): # the same digits on any number of cores
