@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_FORMAT', 'OPENVINO_FILES', 'MAX_BYTES', 'MAX_SECONDS', 'MAX_MEMORY', 'LICENCES', 'read_model_file',
-           'holds_code', 'read_model_files', 'read_model_json', 'load_openvino', 'try_model', 'training_data',
-           'save_openvino', 'save_model', 'check_h5', 'load_model']
+           'holds_code', 'read_model_files', 'read_model_json', 'shipped_model', 'load_openvino', 'try_model',
+           'training_data', 'save_openvino', 'save_model', 'load_model']
 
 # %% ../nbs/library/Model_Files.ipynb #f1000003
 import hashlib
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .h5_files import check_h5, compress_h5
 from .files import check_json, fingerprint, read_regular, replacing, write_json
 from .run_folder import notebooks_dir, versions
 
@@ -102,7 +103,7 @@ _SCHEMA = dict(
     properties=dict(
         model=dict(type='string', maxLength=100), labels=dict(_NAMES, minItems=2, maxItems=1000),
         emotions=dict(_NAMES, maxItems=1000), features=_NAMES,
-        settings=dict(type='object', required=['epochs'], additionalProperties=_SETTING),
+        settings=dict(type='object', additionalProperties=_SETTING),
         temperature=dict(type='number', exclusiveMinimum=0, maximum=1000),
         n_components=dict(type=['integer', 'null'], minimum=1, maximum=10_000), sha256=_TEXT,
         openvino=dict(type='object', required=list(OPENVINO_FILES), additionalProperties=_TEXT),
@@ -208,10 +209,15 @@ def _runner(network, n_labels, path):
         return p
     return proba
 
+def shipped_model(name:str # encoder or functionals
+                 ) -> Path: # the folder with model.h5, model.json, model.xml and model.bin
+    "A model that comes with the package"
+    return notebooks_dir()/'model'/Path(name).name
+
 def _is_shipped(about):
     "Whether a model's files are those of the package"
     try:
-        own = _parse_json(read_model_file(notebooks_dir()/'model', 'model.json'), 'model.json')
+        own = _parse_json(read_model_file(shipped_model(about['model']), 'model.json'), 'model.json')
     except (OSError, ValueError):
         return False
     return about['openvino'] == own.get('openvino')
@@ -302,12 +308,12 @@ def _quietly(function, *args, **kw):
 
 def save_openvino(network, # a Keras model
                   folder:str|Path): # where model.xml and model.bin go
-    "Write a network for OpenVINO, in single precision"
+    "Write a network for OpenVINO, in half precision; it computes in single precision"
     import openvino as ov
     with tempfile.TemporaryDirectory() as exported:
         with redirect_stdout(io.StringIO()):
             _quietly(network.export, exported)
-        ov.save_model(ov.Core().read_model(exported), f'{exported}/model.xml', compress_to_fp16=False)
+        ov.save_model(ov.Core().read_model(exported), f'{exported}/model.xml', compress_to_fp16=True)
         for name in OPENVINO_FILES:
             with replacing(Path(folder)/name) as part:
                 shutil.copyfile(f'{exported}/{name}', part)
@@ -326,6 +332,7 @@ def save_model(network, # a trained Keras network
     folder = Path(folder)
     with replacing(folder/'model.h5') as part:
         _quietly(network.save, part, include_optimizer=False)
+        compress_h5(part)
     save_openvino(network, folder)
     described = {k: trained[k] for k in ('model', 'labels', 'features', 'settings', 'temperature')}
     about = dict(
@@ -337,46 +344,6 @@ def save_model(network, # a trained Keras network
         domain=None if train is None else domain_as_text(fit_domain(train, trained['features'])))
     write_json(about, folder/'model.json')
     return about
-
-# %% ../nbs/library/Model_Files.ipynb #f1000027
-_MAX_OBJECTS, _MAX_DEPTH = 2000, 8 # of an h5 file
-
-def _check_dataset(name, dataset):
-    "A `ValueError` where a data set is not plain numbers inside of the file"
-    kept = dataset.id.get_create_plist()
-    if dataset.is_virtual or kept.get_external_count():
-        raise ValueError(f'{name}: its data are in another file')
-    if kept.get_nfilters() or dataset.chunks or dataset.dtype.kind not in 'fiu':
-        raise ValueError(f'{name}: not plain numbers')
-    if dataset.nbytes > MAX_BYTES['model.h5']:
-        raise ValueError(f'{name}: {dataset.nbytes / 1e6:.0f} MB of numbers')
-
-def check_h5(file # an open h5py.File
-            ): # nothing
-    "A `ValueError` where an h5 file has what Keras does not write: links, other files, compression, depth"
-    import h5py
-    waiting, seen, total = [(file, '', 0)], 0, 0
-    while waiting:
-        group, path, depth = waiting.pop()
-        if depth > _MAX_DEPTH:
-            raise ValueError(f'groups {depth} deep')
-        for name in group:
-            seen += 1
-            if seen > _MAX_OBJECTS:
-                raise ValueError(f'more than {_MAX_OBJECTS} groups and data sets')
-            where = f'{path}/{name}'[-100:]
-            if type(group.get(name, getlink=True)) is not h5py.HardLink:
-                raise ValueError(f'{where}: it is a link')
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                waiting.append((item, where, depth + 1))
-            elif isinstance(item, h5py.Dataset):
-                _check_dataset(where, item)
-                total += item.nbytes
-            else:
-                raise ValueError(f'{where}: neither a group nor a data set')
-    if total > MAX_BYTES['model.h5']:
-        raise ValueError(f'{total / 1e6:.0f} MB of numbers')
 
 # %% ../nbs/library/Model_Files.ipynb #bbec4a2c
 def _walk(value):
@@ -392,7 +359,7 @@ def _stored(data, path):
     "Weights by layer of a Keras h5 file, and the mean and variance of its scaler"
     import h5py
     with h5py.File(io.BytesIO(data)) as f:
-        check_h5(f)
+        check_h5(f, MAX_BYTES['model.h5'])
         weights = {}
         for name, group in f['model_weights'].items():
             names = group.attrs.get('weight_names', [])
@@ -409,20 +376,24 @@ def _stored(data, path):
     return weights, first
 
 # %% ../nbs/library/Model_Files.ipynb #7c55142d
+def _empty_network(about, weights, first):
+    "The network that model.json describes, without its weights"
+    from ser_nb import emotion_model, proposed_system
+    model, labels, settings, temperature = (about[k] for k in ('model', 'labels', 'settings', 'temperature'))
+    known = {proposed_system.MODEL: proposed_system.COLUMNS} | {m: emotion_model.columns_of(m) for m in emotion_model.MODELS}
+    if model not in known:
+        raise ValueError(f"model: {model[:50]!r} is none of {', '.join(known)}")
+    if about['features'] != list(known[model]):
+        raise ValueError('its features are not those of this version, or in another order')
+    first = first | dict(n_components=about['n_components'])
+    if model == proposed_system.MODEL:
+        return proposed_system.build_network(first, settings, temperature, len(labels))
+    sizes = dict(n_support=len(weights['support'][1]))
+    return emotion_model.build_network(model, first | sizes, settings, temperature, labels)
+
 def _rebuild(about, weights, first):
     "The network of model.json's settings with the weights of an h5 file"
-    from ser_nb import emotion_model, proposed_system
-    modules = {m.MODEL: m for m in (proposed_system, emotion_model)}
-    if about['model'] not in modules:
-        raise ValueError(f"model: {about['model'][:50]!r} is none of {', '.join(modules)}")
-    module = modules[about['model']]
-    if about['features'] != list(module.COLUMNS):
-        raise ValueError('its features are not those of this version, or in another order')
-    if about['model'] == 'ensemble':
-        variance = first['variance'] / about['settings']['limit'] ** 2
-        first |= dict(variance=variance, n_support=len(weights['support'][1]))
-    first |= dict(n_components=about['n_components'])
-    network = module.build_network(first, about['settings'], about['temperature'], len(about['labels']))
+    network = _empty_network(about, weights, first)
     for layer in network.layers:
         if layer.weights and layer.name != 'scaler':
             layer.set_weights(weights[layer.name])

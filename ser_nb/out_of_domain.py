@@ -42,6 +42,11 @@ def _places(columns):
     block = np.flatnonzero([c.startswith('enc_2_mean_') for c in columns])
     return block if len(block) else np.flatnonzero(per_decibel(columns) == 0)
 
+def _places(columns):
+    "The encoder's second block, where a model takes it; else every feature that does not depend on the level"
+    block = np.flatnonzero([c.startswith('enc_2_mean_') for c in columns])
+    return block if len(block) else np.flatnonzero(per_decibel(columns) == 0)
+
 def fit_domain(train:pd.DataFrame, # training rows
                columns:list, # the features that a model takes
                n_components:int=16, # directions with a variance of their own

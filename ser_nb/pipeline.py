@@ -34,10 +34,10 @@ _MODEL = {'train': ('model', 'article'), 'model': ('model', '')} # the shipped m
 
 JOBS = {
     'combine': _job('Combining_Datasets', 'data_dir', ['data_dir']),
-    'extract': _job('Feature_Extraction', 'clips', ['clips'], _CLIPS),
-    'train': _job('Proposed_System', None, ['features_dir'], _FEATURES, epochs=0, splits=5, folds=6),
-    'model': _job('Emotion_Model', None, ['features_dir'], _FEATURES, epochs=0, splits=5, folds=6),
-    'ladder': _job('Ladder', None, ['features_dir', 'other_dir'], _FEATURES, model='ensemble', epochs=0),
+    'extract': _job('Feature_Extraction', 'clips', ['clips'], _CLIPS, more='functionals encoder'),
+    'train': _job('Proposed_System', None, ['features_dir'], _FEATURES, epochs=0),
+    'model': _job('Emotion_Model', None, ['features_dir'], _FEATURES, splits=5, folds=6),
+    'ladder': _job('Ladder', None, ['features_dir', 'other_dir'], _FEATURES, model='functionals', epochs=0),
     'baselines': _job('Baselines', None, ['features_dir', 'run', 'parameters'],
                       _FEATURES | {'train': ('run', 'article'), 'model': ('run', '')},
                       classifiers='all', splits=5, repeats=2000),
@@ -291,11 +291,13 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
     write_json(page, source)
 
 # %% ../nbs/library/Pipeline.ipynb #0983c027
-_SHIPPED = {name: f'model/{name}' for name in ('model.json', 'model.h5', 'model.xml', 'model.bin')}
+_MODEL_FILES = ('model.json', 'model.h5', 'model.xml', 'model.bin')
 _TRAINED = {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png',
-            'figures/reliability.png': 'results/reliability.png', **_SHIPPED}
+            'figures/confusion_unseen.png': 'results/confusion_unseen.png',
+            'figures/reliability.png': 'results/reliability.png'}
 
 RESULTS = { # what pages and README read of a run
+    'train': {'metrics.json': 'results/article.json'},
     'model': _TRAINED,
     'ladder': {'metrics.json': 'results/ladder.json', 'figures/ladder.png': 'results/ladder.png'},
     'baselines': {'metrics.json': 'results/baselines.json'},
@@ -310,7 +312,13 @@ def store_run(run:Path # a run folder
     for executed in sorted((run/'notebooks').glob('*.ipynb')):
         store_outputs(executed, next(nbs.rglob(executed.name)))
         stored.append(executed.name)
-    for name, target in RESULTS.get(read_json(run/'metrics.json')['job'].split()[-1], {}).items():
+    job = read_json(run/'metrics.json')['job'].split()[-1]
+    files = dict(RESULTS.get(job, {}))
+    if job == 'model': # encoder's results are the pages'; each model has a folder of its own
+        name = read_json(run/'model.json')['model']
+        files = files if name == 'encoder' else {'metrics.json': f'results/metrics_{name}.json'}
+        files |= {file: f'model/{name}/{file}' for file in _MODEL_FILES}
+    for name, target in files.items():
         with replacing(nbs/target) as part: shutil.copyfile(run/name, part)
     return stored
 

@@ -18,7 +18,7 @@ from ser_nb.files import read_json
 
 pytestmark = in_one_environment('what survives is the same in both environments')
 
-TRAIN = ['model', '--smoke', '-p', 'epochs', '1', '-p', 'folds', '0', '-p', 'splits', '2', '-p', 'features_dir', '{features}']
+TRAIN = ['model', '--smoke', '-p', 'model', 'functionals', '-p', 'folds', '0', '-p', 'splits', '4', '-p', 'features_dir', '{features}']
 RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time
         'extract': (['extract', '--smoke', '-p', 'more', 'functionals'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
         'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),

@@ -43,14 +43,14 @@ def whole_way(tmp_path_factory):
 
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
-    assert f'run folder: {out}' in done.stdout and 'ensemble' in done.stdout and 'one core: times the speed of the article' in done.stdout
+    assert f'run folder: {out}' in done.stdout and 'functionals' in done.stdout and 'one core: times the speed of the article' in done.stdout
     for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'article/model.h5', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
                  'baseline.skops', 'baseline.json', 'robustness.csv', 'figures/harms.png', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
     assert tuple(metrics) == METRICS_KEYS and metrics['job'] == ' '.join(JOBS)
-    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(find_score(metrics, 'random_80_20', 'ensemble'))
+    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(find_score(metrics, 'random_80_20', 'functionals'))
     assert metrics['data']['clips'] == 190 and metrics['parameters']['train']['epochs'] == 2
     assert all(fingerprint(out/name) == sha for name, sha in metrics['files'].items()) and 'model.h5' in metrics['files']
 
@@ -59,9 +59,9 @@ def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
     out, _ = whole_way
     page = (out/'report.html').read_text()
     assert page.count('src="data:image/png') == len(list((out/'figures').glob('*.png'))) and 'src="http' not in page and '<script' not in page
-    assert all(model in page for model in ('ensemble', '1nn')) and read_json(out/'metrics.json')['versions']['tensorflow'] in page
+    assert all(model in page for model in ('functionals', '1nn')) and read_json(out/'metrics.json')['versions']['tensorflow'] in page
     done = ser_nb('report', out, out, '--out', tmp_path/'both.html')
-    assert done.returncode == 0 and 'random_80_20' in done.stdout and ': ensemble' in done.stdout and (tmp_path/'both.html').is_file()
+    assert done.returncode == 0 and 'random_80_20' in done.stdout and ': functionals' in done.stdout and (tmp_path/'both.html').is_file()
     done = ser_nb('report', tmp_path)
     assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
@@ -127,9 +127,9 @@ np.save(sys.argv[2], load_classifier(sys.argv[1]).predict_proba(values_of(read_f
 
 def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
     scores = nested_scores(read_metrics(whole_way[0]))
-    assert {'ensemble', '1nn', 'knn', 'v1'} <= set(scores['random_80_20'])
-    assert all('accuracy_ci' in scores['random_80_20'][n] for n in ('ensemble', 'knn'))
-    assert {'ensemble', 'knn'} <= set(scores['random_80_20_ravdess'])
+    assert {'functionals', '1nn', 'knn', 'v1'} <= set(scores['random_80_20'])
+    assert all('accuracy_ci' in scores['random_80_20'][n] for n in ('functionals', 'knn'))
+    assert {'functionals', 'knn'} <= set(scores['random_80_20_ravdess'])
 
 
 def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whole_way, tmp_path):

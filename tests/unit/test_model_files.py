@@ -14,7 +14,7 @@ from ser_nb.model_files import MAX_BYTES, OPENVINO_FILES, load_model, load_openv
 from ser_nb.run_folder import notebooks_dir
 
 pytestmark = pytest.mark.unit
-SHIPPED = notebooks_dir()/'model'
+SHIPPED = notebooks_dir()/"model"/"functionals"
 N_FEATURES, N_LABELS = 660, 16
 
 
