@@ -145,7 +145,7 @@ def plot_variance(reduction:dict # of fit_reduction
 # %% ../nbs/Proposed_System.ipynb #c2662637
 MODEL = 'article' # its name in model.json and in tables of scores
 COLUMNS = list(FEATURES) # the features it takes
-SETTINGS = dict(variance=.95, places=8, channels=128, filters=[256, 256, 256], pools=[2, 2, 2], kernel_size=3,
+SETTINGS = dict(variance=.95, places=8, channels=128, filters=[256, 256, 256], pools=[1, 2, 2], kernel_size=3,
                 dense=256, dropout=[.1, .1, .1, .2], l1=1e-6, l2=1e-5, weight_decay=.02, epochs=30,
                 batch_size=64, learning_rate=2e-3, patience=20, smoothing=.1, held_out='clips')
 
@@ -288,17 +288,21 @@ def beside_article(found:dict, # {protocol: {model: scores}}
             rows[f'{name}, {protocol}'] = row
     return pd.DataFrame(rows).T
 
-# %% ../nbs/Proposed_System.ipynb #c3ade75c
+# %% ../nbs/Proposed_System.ipynb #972e9e55
 _LOW = [.1, .1, .1, .2]
+_BEFORE = dict(pools=[2, 2, 2], l1=1e-6, l2=1e-5, weight_decay=0.) # what the first trials share
 CANDIDATES = {
-    'one convolution (the former network)': dict(
-        filters=[256], pools=[2], dropout=[.05, .05], l1=1e-8, l2=1e-7, weight_decay=0.),
-    'three convolutions, dropout 0.2 to 0.3': dict(dropout=[.2, .2, .2, .3], l1=1e-6, l2=1e-5, weight_decay=0.),
-    '16 places of 64 channels': dict(places=16, channels=64, filters=[128, 256, 256], dropout=[.1, .2, .2, .3],
-                                     l1=1e-6, l2=1e-5, weight_decay=0.),
-    'three convolutions, dropout 0.1 to 0.2, weight decay': dict(dropout=_LOW, l1=1e-6, l2=1e-5, weight_decay=.02),
-    'the same, pooling in the last two': dict(pools=[1, 2, 2], dropout=_LOW, l1=1e-6, l2=1e-5, weight_decay=.02),
-    'ten times the L2 penalty, no weight decay': dict(dropout=_LOW, l1=1e-6, l2=1e-4, weight_decay=0.)}
+    'one convolution, dropout 0.05': dict(filters=[256], pools=[2], dropout=[.05, .05], l1=1e-8, l2=1e-7,
+                                          weight_decay=0.),
+    'three convolutions, dropout 0.2, 0.3': _BEFORE | dict(dropout=[.2, .2, .2, .3]),
+    '16 places of 64 channels': _BEFORE | dict(places=16, channels=64, filters=[128, 256, 256],
+                                               dropout=[.1, .2, .2, .3]),
+    'dropout 0.1, 0.2, weight decay': _BEFORE | dict(dropout=_LOW, weight_decay=.02),
+    'ten times the L2 penalty': _BEFORE | dict(dropout=_LOW, l2=1e-4),
+    'no pooling after the first (SETTINGS)': {},
+    'no pooling before the last, a tenth of the penalties': dict(pools=[1, 1, 2], dropout=[.05, .05, .05, .1],
+                                                                l1=1e-7, l2=1e-6),
+    '256 channels, dropout 0.05, 0.1': dict(channels=256, dropout=[.05, .05, .05, .1], learning_rate=1e-3)}
 
 def search_settings(train:pd.DataFrame, # training rows
                     candidates:dict=CANDIDATES, # name -> settings
