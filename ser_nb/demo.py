@@ -51,10 +51,10 @@ def as_html(row, # a row of EmotionModel.predict
             windows:pd.DataFrame=None # its timeline, of a recording
            ) -> str: # HTML that loads nothing
     "A prediction for the page"
-    bars = [_bar(e, row[e], e == row.emotion) for e in emotion_columns(row) if row[e] == row[e]]
+    bars = [_bar(e, row[e], e == row['emotion']) for e in emotion_columns(row) if row[e] == row[e]]
     picture = ''
     if windows is not None and len(windows) > 1:
-        png = _timeline_png(windows, row.end_s)
+        png = _timeline_png(windows, row['end_s'])
         picture = f'<img alt="Emotions over time" src="data:image/png;base64,{png}">'
     return f'<div class="ser">{_STYLE}<p>{html.escape(format_prediction(row))}</p>{"".join(bars)}{picture}</div>'
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'N_BLOCKS', 'TIMEOUT_S', 'ENCODER_SR', 'ENCODER_FFT', 'ENCODER_HOP', 'ENCODER_MELS', 'BLOCKS',
            'ENCODER_FEATURES', 'ENCODER_VERSION', 'check_weights', 'read_weights', 'log_mel', 'build_encoder',
-           'random_weights', 'encoder_dir', 'encoder_ready', 'fetch_weights', 'load_encoder', 'encode', 'pool',
-           'encoder_features']
+           'random_weights', 'encoder_dir', 'encoder_ready', 'fetch_weights', 'import_openvino', 'load_encoder',
+           'encode', 'pool', 'encoder_features']
 
 # %% ../nbs/library/Speech_Encoder.ipynb #547225be
 import hashlib, json, os, struct, sys, tempfile, threading
@@ -350,9 +350,27 @@ def _check_model(folder):
         if fingerprint(folder/name) != sha256:
             raise ValueError(f'{folder/name}: changed since it was written; delete {folder}, then `ser-nb weights`')
 
+def import_openvino(): # the module `openvino`
+    "Import OpenVINO without its converter, which takes longer than all the rest"
+    converter = 'openvino.tools.ovc'
+    left_out = 'openvino' not in sys.modules and sys.modules.setdefault(converter, None) is None
+    try:
+        import openvino
+    finally:
+        if left_out: sys.modules.pop(converter)
+    if left_out: openvino.__getattr__ = lambda name: _converter(openvino, name) # whoever converts finds it
+    return openvino
+
+def _converter(openvino, name):
+    "OpenVINO's `convert_model`, imported late"
+    if name != 'convert_model': raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    from openvino.tools.ovc import convert_model
+    openvino.convert_model = convert_model
+    return convert_model
+
 def _compiled(folder, threads=0):
     "The model, compiled for this machine"
-    import openvino as ov
+    ov = import_openvino()
     core = ov.Core()
     core.set_property({'CACHE_DIR': str(folder/'compiled')})
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}

@@ -40,6 +40,9 @@ def in_processes(work, # function of a batch
                  n_jobs:int # processes; -1 = one a core, 1 = this process
                 ): # the results, in order, each as soon as it is there
     "`map(work, batches)` in processes of this machine; an `OSError` where one of them was killed"
+    if n_jobs == 1:
+        yield from map(work, batches)
+        return
     from concurrent.futures.process import BrokenProcessPool
     from joblib import Parallel, delayed
     from ser_nb.workers import _work_for # what a notebook defines cannot be sent by name
