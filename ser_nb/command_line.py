@@ -9,9 +9,7 @@ __all__ = ['main', 'main_entry', 'one_form', 'job_help', 'run', 'printable_lines
 # %% ../nbs/library/Command_Line.ipynb #bfc8ea4a
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -248,36 +246,53 @@ def _as_line(path, row, times):
     line = f"{name:40}  {place}{emotion}  {row['confidence']:4.0%}  {voice}then {second} {row[second]:.0%}"
     return f'{line}  {reason}' if reason else line
 
+def _csv_lines(path, rows, header):
+    "Rows as comma-separated values"
+    import csv
+    import io
+    def plain(value):
+        if isinstance(value, str): return value
+        return '' if value != value else f'{value:.6f}'
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator='\n')
+    if header: writer.writerow(['file', *rows[0]])
+    for row in rows: writer.writerow([path, *map(plain, row.values())])
+    return lines.getvalue()
+
 def _show_rows(path, rows, form, times, first):
-    "Print rows as JSON, CSV or a table"
-    if form == 'csv':
-        table = rows.assign(file=path)[['file', *rows]]
-        return click.echo(table.to_csv(index=False, header=first, float_format='%.6f', lineterminator='\n'), nl=False)
+    "Print rows (dicts) as JSON, CSV or a table"
+    if form == 'csv': return click.echo(_csv_lines(path, rows, first), nl=False)
     from ser_nb.prediction import as_dict
-    for row in rows.to_dict('records'):
+    for row in rows:
         click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else _as_line(path, row, times))
 
 # %% ../nbs/library/Command_Line.ipynb #ff86bf37
-def _sources(sounds, folder):
-    "(path, name to show) of every file that was asked for; (None, reason) of what has none"
+def _sources(sounds):
+    "(path or bytes, name to show) of every file that was asked for; (None, reason) of what has none"
     for sound in sounds:
-        if sound == '-':
-            path = os.path.join(folder, 'sound')
-            try:
-                with open(path, 'wb') as f: shutil.copyfileobj(sys.stdin.buffer, f)
-            except OSError as e: raise OSError(f'standard input cannot be stored in {folder}: {e.strerror} (TMPDIR names another place)') from None
-            yield path, '-'
+        if sound == '-': yield sys.stdin.buffer.read(), '-'
         elif not os.path.isdir(sound): yield sound, sound
         else:
             from ser_nb.prediction import sound_paths
             try: yield from ((p, p) for p in sound_paths(sound))
             except (ValueError, OSError) as e: yield None, f'{sound}: {e}'
 
-def _load_model(run):
-    "The model of a run, or a wrong call"
+def _load_model(run, name=''):
+    "The model of a run or of the package, or a wrong call"
+    if run and name: raise click.UsageError('--run and --model: give one of them')
     from ser_nb.prediction import EmotionModel
-    try: return EmotionModel.load(run)
-    except (ValueError, OSError) as e: raise click.UsageError(str(e)) from None
+    try:
+        model = EmotionModel.load(run, name or '')
+        model.check_encoder()
+    except (ValueError, OSError) as e: raise click.UsageError(printable(str(e))) from None
+    return model
+
+def _tell_model(model, chosen):
+    "Which model predicts, on stderr"
+    from ser_nb.prediction import describe_model
+    click.secho(printable(f'{model.run}: {describe_model(model.about)}'), dim=True, err=True)
+    if not chosen and not model.takes_encoder:
+        click.secho('`ser-nb weights` fetches the speech encoder, once, for a more accurate model', dim=True, err=True)
 
 def _save_timeline(folder, name, line, seconds):
     "The picture of a timeline, as FOLDER/NAME.png"
@@ -291,46 +306,59 @@ def _save_timeline(folder, name, line, seconds):
     finally: plt.close(fig)
 
 # %% ../nbs/library/Command_Line.ipynb #f5ac362a
-_RUN_HELP = 'The run folder of a training; without it the model that comes with the package.'
+_RUN_HELP = 'The run folder of a training; without it a model that comes with the package.'
+_MODEL_HELP = "Which model of the package; without it encoder, where the encoder's weights are here, else functionals."
 _FORMATS = 'audformat', 'audacity', 'rttm', 'webvtt', 'csv', 'json'
+_models = click.Choice(('encoder', 'functionals'))
 
-def _show_segments(model, path, name, kind):
-    "Print the segments of a recording in a format of another tool"
+def _segment_text(model, row, windows, name, kind):
+    "The segments of a recording in a format of another tool"
+    from ser_nb.prediction import as_table
     from ser_nb.timeline import EXPORTS, segments
-    row, windows = model.predict_windows(path)
     threshold = (model.about['abstention'] or {}).get('threshold', 0)
-    click.echo(EXPORTS[kind](segments(windows, row.end_s[0], threshold), name), nl=False)
+    return EXPORTS[kind](segments(as_table(windows), row['end_s'][0], threshold), name)
+
+def _show_prediction(model, name, row, windows, form, kind, timeline, first):
+    "Print the prediction of a file"
+    from ser_nb.prediction import as_rows
+    if kind: return click.echo(_segment_text(model, row, windows, name, kind), nl=False)
+    rows = as_rows(windows) if timeline else []
+    _show_rows(name, rows or as_rows(row), form, timeline, first)
 
 def _predict_all(model, sources, form, kind, timeline, plot):
     "Print the prediction of every file; how many failed"
-    from ser_nb.prediction import predict_files
-    failed, first = [name for path, name in sources if not path], True
-    for reason in failed: click.echo(printable(reason), err=True)
-    names = iter([name.encode('utf-8', 'backslashreplace').decode() for path, name in sources if path])
-    for path, row, windows in predict_files(model, [path for path, _ in sources if path]):
+    from ser_nb.prediction import as_table, predict_sources
+    good, n_failed, first = [s for s in sources if s[0] is not None], 0, True
+    for source, reason in sources:
+        if source is None:
+            click.echo(printable(reason), err=True)
+            n_failed += 1
+    names = iter([name.encode('utf-8', 'backslashreplace').decode() for _, name in good])
+    for _, row, windows, notes in predict_sources(model, [source for source, _ in good]):
         name = next(names)
+        for note in notes: click.echo(printable(f'{name}: {note}'), err=True)
         if windows is None:
             click.echo(printable(f'{name}: {row}'), err=True)
-            failed.append(name)
+            n_failed += 1
             continue
-        if kind: _show_segments(model, path, name, kind)
-        else: _show_rows(name, windows if timeline and len(windows) else row, form, timeline, first)
-        if plot: _save_timeline(plot, name, windows, row.end_s[0])
+        _show_prediction(model, name, row, windows, form, kind, timeline, first)
+        if plot: _save_timeline(plot, name, as_table(windows), row['end_s'][0])
         first = False
     sys.stdout.flush()
-    return len(failed)
+    return n_failed
 
 # %% ../nbs/library/Command_Line.ipynb #d2000001
 @main.command()
 @click.argument('sounds', nargs=-1, required=True, metavar='FILE|DIR|-...')
 @click.option('--run', 'folder', default='', metavar='DIR', help=_RUN_HELP)
+@click.option('--model', 'name', type=_models, help=_MODEL_HELP)
 @click.option('--json', 'as_json', is_flag=True, help='One object a line.')
 @click.option('--csv', 'as_csv', is_flag=True, help='Comma-separated values with a header.')
 @click.option('--timeline', is_flag=True, help='Above 8 s: one row per 3 s window, 1.5 s hop.')
 @click.option('--format', 'kind', type=click.Choice(_FORMATS), help='Segments that cover a recording, in a format of other tools.')
 @click.option('--plot', metavar='DIR', help='Save the timeline of each file as a picture into DIR.')
 @click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
-def predict(sounds, folder, as_json, as_csv, timeline, kind, plot, verbose):
+def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, verbose):
     """Emotion, gender and confidence of sound: files, folders, or - for standard input.
 
     In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
@@ -338,13 +366,13 @@ def predict(sounds, folder, as_json, as_csv, timeline, kind, plot, verbose):
     if kind and (form or timeline): raise click.UsageError('--format goes without --json, --csv and --timeline')
     if '-' in sounds and sys.stdin.isatty(): raise click.UsageError('-: standard input is a terminal, not a sound')
     if sys.stdout is None: raise click.ClickException('standard output is closed')
-    model = _load_model(folder)
-    if verbose or (not form and sys.stdout.isatty()):
-        from ser_nb.prediction import describe_model
-        click.secho(printable(f'{model.run}: {describe_model(model.about)}'), dim=True, err=True)
-    try:
-        with tempfile.TemporaryDirectory() as kept:
-            failed = _predict_all(model, list(_sources(sounds, kept)), form, kind, timeline, plot)
+    absent = [s for s in sounds if s != '-' and not os.path.lexists(s)]
+    if len(absent) == len(sounds) and not folder: # no model is loaded for these
+        for sound in absent: click.echo(printable(f'{sound}: there is no such file'), err=True)
+        sys.exit(1)
+    model = _load_model(folder, name)
+    if verbose or (not form and sys.stdout.isatty()): _tell_model(model, folder or name)
+    try: failed = _predict_all(model, list(_sources(sounds)), form, kind, timeline, plot)
     except BrokenPipeError: raise # main_entry tells it
     except OSError as e: raise click.ClickException(printable(str(e))) from None # a full disk, a worker that was killed
     sys.exit(int(failed > 0))
@@ -352,15 +380,17 @@ def predict(sounds, folder, as_json, as_csv, timeline, kind, plot, verbose):
 # %% ../nbs/library/Command_Line.ipynb #abebf1e0
 @main.command()
 @click.option('--run', 'folder', default='', metavar='DIR', help=_RUN_HELP)
+@click.option('--model', 'name', type=_models, help=_MODEL_HELP)
 @click.option('--host', default='127.0.0.1', show_default=True, help='Address to listen at: another one lets others in.')
 @click.option('--allow-host', 'names', multiple=True, metavar='NAME',
               help='A further name the page may be called by, as in the address line; may be repeated.')
 @click.option('--port', default=7860, show_default=True, type=click.IntRange(0, 65535), help='0 takes any that is free.')
 @click.option('--max-mb', default=20, show_default=True, type=click.IntRange(1), help='Largest upload.')
-def demo(folder, host, names, port, max_mb):
+def demo(folder, name, host, names, port, max_mb):
     "A page in the browser, for a microphone and files; nothing is kept."
     from ser_nb.demo import serve_demo
-    model = _load_model(folder)
+    model = _load_model(folder, name)
+    _tell_model(model, folder or name)
     try: serve_demo(model, host, port, max_mb, names)
     except (ImportError, OSError) as e:
         click.echo(f'demo: {e}', err=True)

@@ -15,10 +15,11 @@ import numpy as np
 from .audio import (LONG, SOUND_SUFFIXES, SR, SoundWarning, open_sound, read_sound, signal_blocks,
                     temporary_sound, to_signal)
 from .corpora import find_files, order_labels, split_label
+from .files import fingerprint
 from .functionals import FEATURE_SETS, FEATURES, feature_matrix, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
 from .out_of_domain import domain_distance, domain_of
-from .run_folder import fingerprint, progress
+from .run_folder import progress
 from .spectral import (HOP_LENGTH, N_MELS, band_limit, decibels, extend_bandwidth, magnitudes,
                        mel_spectrogram, spectra)
 from .speech_encoder import ENCODER_FEATURES, encoder_ready

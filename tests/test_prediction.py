@@ -14,11 +14,11 @@ from ser_nb.prediction import REJECTED, EmotionModel, predict_files, pretrained,
 from ser_nb.model_files import load_model
 from ser_nb.files import fingerprint, read_json, write_json
 
-MODEL = ('--run', pretrained())
+MODEL = ('--model', 'functionals')
 
 
 @pytest.fixture(scope='module')
-def model(): return EmotionModel.load(pretrained())
+def model(): return EmotionModel.load(model='functionals')
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +55,7 @@ np.save(sys.argv[2], [load_openvino(sys.argv[1])(values_of(test, read_model_json
 
 def test_the_load_openvino_gives_keras_probabilities_on_the_whole_test_set_in_both_environments(tmp_path):
     for i, python in enumerate(pythons()):
-        done = subprocess.run([python, '-c', PROBABILITIES, pretrained(), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run([python, '-c', PROBABILITIES, pretrained('functionals'), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         light, keras = np.load(tmp_path/f'{i}.npy')
         assert light.shape == (1051, 16) and abs(light - keras).max() < 1e-4, (python, abs(light - keras).max())
@@ -74,7 +74,7 @@ def test_the_button_of_the_notebook_answers_with_the_sound_and_its_picture(model
 def test_prediction_imports_no_tensorflow_librosa_or_scikit_learn(tmp_path):
     sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
     script = "import sys; from ser_nb.command_line import main; main(['predict', *sys.argv[1:]], standalone_mode=False)"
-    done = subprocess.run([sys.executable, '-X', 'importtime', '-c', script, tmp_path/'a.wav', '--run', pretrained()], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, '-X', 'importtime', '-c', script, tmp_path/'a.wav', '--run', pretrained('functionals')], capture_output=True, text=True, cwd=tmp_path)
     loaded = set(re.findall(r'\| +(\w+)$', done.stderr, re.M))
     assert 'openvino' in loaded and not loaded & {'tensorflow', 'keras', 'librosa', 'sklearn', 'matplotlib', 'papermill', 'numba', 'gradio', 'h5py'}, done.stdout + done.stderr[-500:]
 
@@ -83,7 +83,7 @@ def test_prediction_imports_no_tensorflow_librosa_or_scikit_learn(tmp_path):
 
 @pytest.fixture
 def copied(tmp_path):
-    return Path(shutil.copytree(pretrained(), tmp_path/'copied'))
+    return Path(shutil.copytree(pretrained('functionals'), tmp_path/'copied'))
 
 
 @pytest.mark.parametrize('name', ['model.h5', 'model.xml', 'model.bin'])
@@ -212,7 +212,7 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
     for minutes in (2, 20):
         with sf.SoundFile(tmp_path/'long.wav', 'w', SR, 1, 'PCM_16') as f:
             for _ in range(minutes): f.write(minute)
-        done = subprocess.run([sys.executable, '-c', MEMORY, pretrained(), tmp_path/'long.wav'], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, '-c', MEMORY, pretrained('functionals'), tmp_path/'long.wav'], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         windows, peaks[minutes] = map(float, done.stdout.split())
         assert windows >= minutes * 20
