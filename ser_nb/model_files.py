@@ -28,6 +28,7 @@ import numpy as np
 from .h5_files import check_h5, compress_h5
 from .files import check_json, fingerprint, read_regular, replacing, write_json
 from .run_folder import notebooks_dir, versions
+from .speech_encoder import import_openvino
 
 # %% ../nbs/library/Model_Files.ipynb #f1000010
 MODEL_FORMAT = 6
@@ -166,7 +167,7 @@ def _compile(files, n_features, n_labels):
         raise ValueError('it declares XML entities')
     if found := re.search(rb'type="(%s)"' % '|'.join(_CONTROL).encode(), files['model.xml']):
         raise ValueError(f'refused, its graph has a {found[1].decode()}')
-    import openvino as ov
+    ov = import_openvino()
     try:
         core = ov.Core()
         model = core.read_model(files['model.xml'], files['model.bin'])
