@@ -60,7 +60,7 @@ def test_names_are_never_commands_paths_or_templates(tmp_path, monkeypatch):
     names = ['$(touch hacked).wav', '`touch hacked`.wav', ';touch hacked;.wav', '{{7*7}}.wav', '<script>x.wav', '-rf.wav', '%s%n.wav', 'a\nb.wav']
     (tmp_path/'in').mkdir()
     for name in names: (tmp_path/'in'/name).write_bytes(sounds()['wav'])
-    code, out, _ = command('predict', tmp_path/'in', '--json', '--plot', tmp_path/'pictures', '--run', ROOT/'nbs'/'model')
+    code, out, _ = command('predict', tmp_path/'in', '--json', '--plot', tmp_path/'pictures', '--run', ROOT/'nbs'/'model'/'functionals')
     assert code == 0 and sorted(Path(json.loads(line)['file']).name for line in out.splitlines()) == sorted(names)
     assert {p.name for p in tmp_path.iterdir()} == {'in', 'pictures'} and {p.name for p in (tmp_path/'pictures').iterdir()} == {f'{n}.png' for n in names}
 
