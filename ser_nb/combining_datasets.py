@@ -42,9 +42,11 @@ def add_sound(clips:pd.DataFrame, # a clip table
     found = clips.drop(columns=[c for c in sound if c in clips]).join(sound, on='path')
     end = found.end_s.fillna(found.duration_s)
     late = end > found.duration_s + .05
-    found.loc[late, 'reason'] = [f'a clip ends at {e:g} s, the file at {d:g} s' for e, d in zip(end[late], found.duration_s[late])]
+    found.loc[late, 'reason'] = [
+        f'a clip ends at {e:g} s, the file at {d:g} s' for e, d in zip(end[late], found.duration_s[late])]
     failed = found[found.reason.notna()][['path', 'reason']]
-    found = found.assign(duration_s=(end - found.start_s.fillna(0)).round(6))[found.reason.isna()].drop(columns='reason')
+    found = found.assign(duration_s=(end - found.start_s.fillna(0)).round(6))[found.reason.isna()].drop(
+        columns='reason')
     found = found.astype(dict(sample_rate='int64', channels='int64'))
     return complete_clips(found), failed.drop_duplicates()
 
@@ -80,7 +82,8 @@ def without_copies(clips:pd.DataFrame, # a clip table with sha256
         kept = first.loc[[clip['name']]].iloc[0]
         same = 'the same bytes as' if clip['sha256'] == kept.sha256 else 'another sound under the name of'
         reasons.append(dict(path=clip['path'], reason=f'{same} {kept.path}'))
-    rejected = pd.concat([rejected, pd.DataFrame(reasons, columns=['path', 'reason'])]).sort_values('path', ignore_index=True)
+    rejected = pd.concat([rejected, pd.DataFrame(reasons, columns=['path', 'reason'])]).sort_values(
+        'path', ignore_index=True)
     return clips[~double].drop(columns='name').reset_index(drop=True), rejected
 
 # %% ../nbs/Combining_Datasets.ipynb #a1f78193
@@ -96,7 +99,9 @@ def _place(source, target, sha256):
 
 def _targets(clips):
     "Where each clip goes in DATASET/: the article's flat names; other corpora keep their names, in a folder of their own"
-    targets = pd.Series([dataset_name(c) if c['corpus'] in CORPORA else '' for c in clips.to_dict('records')], clips.index, dtype=object)
+    targets = pd.Series(
+        [dataset_name(c) if c['corpus'] in CORPORA else '' for c in clips.to_dict('records')], clips.index,
+        dtype=object)
     targets += clips.path.map(lambda p: Path(p).suffix.lower())
     for corpus, own in clips[~clips.corpus.isin(CORPORA)].groupby('corpus'):
         root = os.path.dirname(os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in own.path]))
@@ -130,11 +135,18 @@ def expected_clips(corpus:str # one of CORPORA
     song = corpus == 'ravdess_song'
     emotions = range(1, 7 if song else 9)
     actors = [a for a in range(1, 25) if not (song and a == 18)] # actor 18 recorded no songs
-    return {f'03-{1 + song:02}-{e:02}-{i:02}-{s:02}-{r:02}-{a:02}' for e in emotions for i in (1, 2) for s in (1, 2) for r in (1, 2)
-            for a in actors if not (e == 1 and i == 2)}
+    return {
+        f'03-{1 + song:02}-{e:02}-{i:02}-{s:02}-{r:02}-{a:02}'
+        for e in emotions
+        for i in (1, 2)
+        for s in (1, 2)
+        for r in (1, 2)
+        for a in actors
+        if not (e == 1 and i == 2)}
 
 def coverage(clips:pd.DataFrame # a clip table
-            ) -> pd.DataFrame: # by corpus and speaker: expected, found, missing; of RAVDESS and TESS, where they are there
+            # by corpus and speaker: expected, found, missing; of RAVDESS and TESS, where they are there
+            ) -> pd.DataFrame:
     "How much of each speaker of the article's corpora is there"
     rows = []
     for corpus in [c for c in CORPORA if (clips.corpus == c).any()]:
@@ -142,25 +154,42 @@ def coverage(clips:pd.DataFrame # a clip table
         expected = pd.Series(sorted(expected_clips(corpus)))
         for speaker, names in expected.groupby(expected.str[-2:]):
             have = len(set(names) & found)
-            rows.append(dict(corpus=corpus, speaker=speaker, expected=len(names), found=have, missing=len(names) - have))
-    return pd.DataFrame(rows, columns=['corpus', 'speaker', 'expected', 'found', 'missing']).set_index(['corpus', 'speaker'])
+            rows.append(
+                dict(corpus=corpus, speaker=speaker, expected=len(names), found=have, missing=len(names) - have)
+            )
+    return pd.DataFrame(rows, columns=['corpus', 'speaker', 'expected', 'found', 'missing']).set_index(
+        ['corpus', 'speaker'])
 
 # %% ../nbs/Combining_Datasets.ipynb #48cad9e2
-_CONTAINER_OF = {'.wav': 'WAV', '.flac': 'FLAC', '.aif': 'AIFF', '.aiff': 'AIFF', '.aifc': 'AIFF', '.ogg': 'OGG', '.oga': 'OGG', '.opus': 'OGG',
-                 '.mp3': 'MP3', '.au': 'AU', '.snd': 'AU', '.caf': 'CAF', '.w64': 'W64', '.rf64': 'RF64'}
+_CONTAINER_OF = {
+    '.wav': 'WAV', '.flac': 'FLAC', '.aif': 'AIFF', '.aiff': 'AIFF', '.aifc': 'AIFF', '.ogg': 'OGG',
+    '.oga': 'OGG', '.opus': 'OGG', '.mp3': 'MP3', '.au': 'AU', '.snd': 'AU', '.caf': 'CAF', '.w64': 'W64',
+    '.rf64': 'RF64'}
 
 def oddities(clips:pd.DataFrame # the clip table that scan gives
             ) -> pd.DataFrame: # what, corpus, clips (how many), examples
     "What differs from the rest of its corpus: containers, rates, channels, names, and clips with identical sound"
     suffix = clips.path.map(lambda p: Path(p).suffix.lower())
     plain = clips.container.replace({'WAVEX': 'WAV'})
-    usual = clips.groupby('corpus')[['sample_rate', 'channels']].transform(lambda s: s.mode().iloc[0]) if len(clips) else clips
-    masks = {f'{c} inside {s}': (plain == c) & (suffix == s) for c, s in set(zip(plain, suffix)) if _CONTAINER_OF.get(s) != c}
+    usual = (
+        clips.groupby('corpus')[['sample_rate', 'channels']].transform(lambda s: s.mode().iloc[0])
+        if len(clips)
+        else clips)
+    masks = {
+        f'{c} inside {s}': (plain == c) & (suffix == s)
+        for c, s in set(zip(plain, suffix))
+        if _CONTAINER_OF.get(s) != c}
     for column, unit in (('sample_rate', 'Hz'), ('channels', 'channels')):
-        masks |= {f'{v} {unit}, not {u}': (clips[column] == v) & (usual[column] == u) for v, u in set(zip(clips[column], usual[column])) if v != u}
+        masks |= {
+            f'{v} {unit}, not {u}': (clips[column] == v) & (usual[column] == u)
+            for v, u in set(zip(clips[column], usual[column]))
+            if v != u}
     masks['misspelt speaker (OA for OAF)'] = clips.file.str.upper().str.startswith('OA_')
     masks['identical sound under two names'] = clips.duplicated('samples', keep=False)
-    rows = [dict(what=w, corpus=c, clips=len(g), examples=', '.join(g.file[:3])) for w, m in sorted(masks.items()) for c, g in clips[m].groupby('corpus')]
+    rows = [
+        dict(what=w, corpus=c, clips=len(g), examples=', '.join(g.file[:3]))
+        for w, m in sorted(masks.items())
+        for c, g in clips[m].groupby('corpus')]
     return pd.DataFrame(rows, columns=['what', 'corpus', 'clips', 'examples'])
 
 # %% ../nbs/Combining_Datasets.ipynb #7f0f00a0
@@ -169,7 +198,8 @@ def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with cor
     import matplotlib.pyplot as plt
     import seaborn as sns
     corpora = [c for c in CORPORA if (clips.corpus == c).any()] + sorted(set(clips.corpus) - set(CORPORA))
-    count = pd.crosstab(clips.emotion, clips.corpus).reindex(index=order_labels(clips.emotion), columns=corpora, fill_value=0)
+    count = pd.crosstab(clips.emotion, clips.corpus).reindex(
+        index=order_labels(clips.emotion), columns=corpora, fill_value=0)
     fig, ax = plt.subplots(figsize=(8, 3.6))
     count.plot.bar(stacked=True, ax=ax, width=.75, rot=0, color=sns.color_palette('colorblind', len(corpora)))
     for x, n in enumerate(count.sum(axis=1)):
@@ -182,8 +212,11 @@ def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with cor
     return fig
 
 # %% ../nbs/Combining_Datasets.ipynb #d2b15c99
-_MAX_RATIO, _MAX_BYTES, _MAX_MEMBERS = 100, 20 << 30, 100_000 # sound hardly packs: RAVDESS's archives have a ratio of about 2
-_ITS_FAULT = (None, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL) # of an archive, not of the disk
+_MAX_RATIO, _MAX_BYTES, _MAX_MEMBERS = (
+    100, 20 << 30, 100_000,
+)  # sound hardly packs: RAVDESS's archives have a ratio of about 2
+# of an archive, not of the disk
+_ITS_FAULT = (None, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 def _check_members(archive, size):
     "Refuse members that would be written elsewhere, links, and bombs"
@@ -196,7 +229,8 @@ def _check_members(archive, size):
         if m.flag_bits & 1: raise ValueError(f'member {m.filename!r} is encrypted')
     if len(archive.infolist()) > _MAX_MEMBERS: raise ValueError(f'it has {len(archive.infolist()):,} members')
     total = sum(m.file_size for m in archive.infolist())
-    if total > min(_MAX_BYTES, _MAX_RATIO * size + (1 << 20)): raise ValueError(f'it would unpack to {total:,} bytes from {size:,}')
+    if total > min(_MAX_BYTES, _MAX_RATIO * size + (1 << 20)):
+        raise ValueError(f'it would unpack to {total:,} bytes from {size:,}')
 
 # %% ../nbs/Combining_Datasets.ipynb #5e86c1de
 def unpack(path:str|Path, # a zip archive
@@ -243,13 +277,17 @@ def _continue_download(part):
     def download(url, output_file, pooch):
         have = part.stat().st_size if part.exists() else 0
         with requests.get(url, stream=True, timeout=30, headers={'Range': f'bytes={have}-'} if have else {}) as r:
-            if r.status_code == 416: part.unlink(); raise OSError('what was downloaded so far does not fit the file any more; run again to start afresh')
+            if r.status_code == 416:
+                part.unlink()
+                raise OSError(
+                    'what was downloaded so far does not fit the file any more; run again to start afresh')
             r.raise_for_status()
             go_on = r.status_code == 206 # 200 means: the whole file, from its start
             total = int(r.headers.get('Content-Length', 0)) + (have if go_on else 0)
             with open(part, 'ab' if go_on else 'wb') as f:
                 for block in progress(r.iter_content(1 << 20), part.stem, -(-total >> 20) or None): f.write(block)
-        if (got := part.stat().st_size) < total: raise OSError(f'the connection ended after {got:,} of {total:,} bytes; run again to go on')
+        if (got := part.stat().st_size) < total:
+            raise OSError(f'the connection ended after {got:,} of {total:,} bytes; run again to go on')
         os.replace(part, output_file)
     return download
 
@@ -264,9 +302,17 @@ def download_ravdess(folder:str|Path, # where the archives go
     folder.mkdir(parents=True, exist_ok=True)
     for name, known_hash in ARCHIVES.items():
         url = f'{base_url}/{name}?download=1'
-        try: paths.append(Path(pooch.retrieve(url, known_hash, name, folder, downloader=_continue_download(folder/f'{name}.part'))))
-        except (requests.RequestException, OSError) as e: raise OSError(f'{url}: {e}') from None
-        except ValueError as e: raise ValueError(f'{url}: what came is not the published archive ({str(e).splitlines()[0]})') from None
+        try:
+            paths.append(
+                Path(
+                    pooch.retrieve(
+                        url, known_hash, name, folder, downloader=_continue_download(folder/f'{name}.part'))
+                ))
+        except (requests.RequestException, OSError) as e:
+            raise OSError(f'{url}: {e}') from None
+        except ValueError as e:
+            raise ValueError(
+                f'{url}: what came is not the published archive ({str(e).splitlines()[0]})') from None
     return paths
 
 # %% ../nbs/Combining_Datasets.ipynb #c58af441
@@ -280,8 +326,12 @@ def sample_corpus(folder:str|Path, # where the clips go
     t = np.arange(int(22050 * seconds)) / 22050
     for i, name in enumerate(names):
         said, rng = parse_name(name), np.random.default_rng(i)
-        f0 = (110 if said['gender'] == 'male' else 200) * 2 ** (EMOTIONS.index(said['emotion']) / 12) * rng.uniform(.98, 1.02)
-        tone = sum(np.sin(2 * np.pi * k * f0 * t) / k for k in range(1, 6)) * np.hanning(len(t)) + rng.normal(0, .01, len(t))
+        f0 = (
+            (110 if said['gender'] == 'male' else 200)
+            * 2 ** (EMOTIONS.index(said['emotion']) / 12)
+            * rng.uniform(0.98, 1.02))
+        tone = sum(np.sin(2 * np.pi * k * f0 * t) / k for k in range(1, 6)) * np.hanning(len(t)) + rng.normal(
+            0, 0.01, len(t))
         target = Path(folder)/f"Actor_{said['speaker']}"/f'{name}.wav'
         with replacing(target) as part: sf.write(part, .1 * tone, 22050, format='WAV')
     return Path(folder)

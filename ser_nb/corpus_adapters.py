@@ -74,13 +74,16 @@ def _check_sources(table, columns):
     for column, rule in columns.items():
         sources = re.findall(r'\{(\w+)\}', rule) if isinstance(rule, str) else [rule.get('from', column)]
         if missing := set(sources) - fields:
-            raise ValueError(f'column {column!r} is made of the field {min(missing)!r}, which the pattern does not have')
+            raise ValueError(
+                f'column {column!r} is made of the field {min(missing)!r}, which the pattern does not have')
 
 def _adapter(name, table):
     "An adapter from its table of TOML"
     columns = {k: v for k, v in table.items() if k in CLIP_COLUMNS}
     if unknown := set(table) - set(columns) - {'pattern', 'labels', *_ABOUT}:
-        raise ValueError(f'{min(unknown)!r} is neither a column of the clip table nor one of pattern, labels, {", ".join(_ABOUT)}')
+        raise ValueError(
+            f'{min(unknown)!r} is neither a column of the clip table nor one of pattern, labels, {", ".join(_ABOUT)}'
+        )
     if 'pattern' not in table:
         raise ValueError("'pattern' is missing: how the files are named, for instance '{speaker}_{emotion}_{take}'")
     _check_sources(table, columns)
@@ -126,7 +129,10 @@ def _matches(paths, patterns):
     tables = []
     for pattern, depth in patterns:
         names = list(pattern.groupindex)
-        found = [(i, m.group(0, *names)[1:]) for i, tail in enumerate(_tails(tuple(paths), depth)) if (m := pattern.fullmatch(tail))]
+        found = [
+            (i, m.group(0, *names)[1:])
+            for i, tail in enumerate(_tails(tuple(paths), depth))
+            if (m := pattern.fullmatch(tail))]
         tables.append(pd.DataFrame([row for _, row in found], [i for i, _ in found], names, dtype=object))
     fields = pd.concat(tables)
     return fields[~fields.index.duplicated()].sort_index()
@@ -219,10 +225,16 @@ def recognise(folder:str|Path, # a folder with sound files, in any layout
     unplaced = {_shown(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
     paths = [p for p in paths if _is_utf8(p)]
     sounds = [p for p in paths if Path(p).suffix.lower() in SOUND_SUFFIXES]
-    found = {name: _read_labelled(paths, sounds, a) if a.labels else read_names(sounds, a) for name, a in adapters.items()}
+    found = {
+        name: _read_labelled(paths, sounds, a) if a.labels else read_names(sounds, a)
+        for name, a in adapters.items()}
     clips, reasons = _place(found, sounds)
-    unplaced |= {p: f'{Path(p).suffix or "no ending"} is not the ending of a sound file' for p in sorted(set(paths) - set(sounds))}
-    unplaced |= {sounds[i]: reasons.get(i) or _reason(sounds[i]) for i in sorted(set(range(len(sounds))) - set(clips.index))}
+    unplaced |= {
+        p: f'{Path(p).suffix or "no ending"} is not the ending of a sound file'
+        for p in sorted(set(paths) - set(sounds))}
+    unplaced |= {
+        sounds[i]: reasons.get(i) or _reason(sounds[i])
+        for i in sorted(set(range(len(sounds))) - set(clips.index))}
     table = pd.DataFrame(unplaced.items(), columns=['path', 'reason']).sort_values('path', ignore_index=True)
     return _summary(clips, found, len(sounds)), _as_clips(clips, sounds), table
 
@@ -288,7 +300,8 @@ def clips_from_pattern(folder:str|Path, # a folder with sound files
                        words:dict=None, # the corpus's word -> the emotion it means
                        corpus:str='', # its name; without it the folder's
                        language:str='' # ISO 639-1
-                      ) -> tuple: # the clips (CLIP_COLUMNS, then fields of other names), the files not placed (path, reason)
+                      # the clips (CLIP_COLUMNS, then fields of other names), the files not placed (path, reason)
+                      ) -> tuple:
     """Read a corpus by the pattern of its file names.
 
     Fields named as columns of the clip table fill them; `take` is the repetition, `sentence` the statement; others
@@ -300,8 +313,9 @@ def clips_from_pattern(folder:str|Path, # a folder with sound files
     compiled = name_pattern(stem if suffix else pattern)
     if 'emotion' not in compiled.groupindex:
         raise ValueError(f'pattern {pattern!r}: no field {{emotion}}')
-    return _read_folder(folder, [(compiled, stem.count('/') + 1 if suffix else pattern.count('/') + 1)], pattern, suffix,
-                        words, corpus, language)
+    return _read_folder(
+        folder, [(compiled, stem.count('/') + 1 if suffix else pattern.count('/') + 1)], pattern, suffix,
+        words, corpus, language)
 
 def _read_folder(folder, patterns, pattern, suffix, words, corpus, language):
     "The clips of a folder whose paths fit, and the files that do not"
@@ -309,7 +323,9 @@ def _read_folder(folder, patterns, pattern, suffix, words, corpus, language):
     kept = [p for p in paths if _is_utf8(p) and Path(p).suffix.lower() in ((suffix,) if suffix else SOUND_SUFFIXES)]
     fields = _matches(kept, patterns)
     left, kept_names = set(paths) - {kept[i] for i in fields.index}, set(kept)
-    reason = [f'the name does not fit {pattern!r}' if p in kept_names else 'not a sound file with a name to read' for p in sorted(left)]
+    reason = [
+        f'the name does not fit {pattern!r}' if p in kept_names else 'not a sound file with a name to read'
+        for p in sorted(left)]
     if not len(fields):
         fields = pd.DataFrame(columns=['speaker', 'emotion'], dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
@@ -329,8 +345,12 @@ def clips_from_folders(folder:str|Path, # a folder with a folder for each class
     root = len(Path(folder).parts)
     paths = [str(p) for p in find_files(folder)]
     inside = [Path(p).parts[root:-1] for p in paths]
-    fits = [i for i, p in enumerate(paths) if len(inside[i]) >= len(levels) and _is_utf8(p) and Path(p).suffix.lower() in SOUND_SUFFIXES]
-    fields = pd.DataFrame({name: [inside[i][at] for i in fits] for at, name in enumerate(levels)}, index=fits, dtype=object)
+    fits = [
+        i
+        for i, p in enumerate(paths)
+        if len(inside[i]) >= len(levels) and _is_utf8(p) and Path(p).suffix.lower() in SOUND_SUFFIXES]
+    fields = pd.DataFrame(
+        {name: [inside[i][at] for i in fits] for at, name in enumerate(levels)}, index=fits, dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
     taken = set(fits)
     left = [_shown(p) for i, p in enumerate(paths) if i not in taken]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, read_clips, write_clips
-from .corpus_adapters import clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise
+from .corpus_adapters import (
+    clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise)
 from .files import replacing
 
 # %% ../nbs/library/Corpus_Formats.ipynb #0568df92
@@ -24,7 +25,9 @@ def _read_audformat_table(folder, name):
         if path.is_file():
             table = read(path, dtype=str, keep_default_na=False) if suffix == 'csv' else read(path).reset_index()
             return table.drop(columns='index', errors='ignore')
-    raise ValueError(f'{folder}: table {name!r} of db.yaml has no file db.{name}.csv or .parquet (pickled tables are not read)')
+    raise ValueError(
+        f'{folder}: table {name!r} of db.yaml has no file db.{name}.csv or .parquet (pickled tables are not read)'
+    )
 
 def _header(folder):
     "What db.yaml says"
@@ -69,17 +72,23 @@ def read_audformat(folder:str|Path, # a folder with db.yaml
     having = [n for n, t in header['tables'].items() if emotion in (t.get('columns') or {})]
     name = table or next(iter(having), '')
     if name not in having:
-        raise ValueError(f'{folder}: {"table " + repr(table) if table else "no table"} with the column {emotion!r} (with it: {", ".join(having) or "none"})')
+        raise ValueError(
+            f'{folder}: {"table " + repr(table) if table else "no table"} with the column {emotion!r} (with it:'
+            f' {", ".join(having) or "none"})')
     rows = _read_audformat_table(folder, name)
     rows = _speaker_facts(folder, header, rows, list(header['tables'][name]['columns']))
-    found = rows.rename(columns={emotion: 'emotion', speaker: 'speaker'}).assign(path=[os.path.join(folder, f) for f in rows.file])
+    found = rows.rename(columns={emotion: 'emotion', speaker: 'speaker'}).assign(
+        path=[os.path.join(folder, f) for f in rows.file])
     if header['tables'][name].get('type') == 'segmented':
-        found = found.assign(start_s=_seconds(found.start.astype(str)), end_s=_seconds(found.end.astype(str).replace('NaT', '')))
+        found = found.assign(
+            start_s=_seconds(found.start.astype(str)), end_s=_seconds(found.end.astype(str).replace('NaT', ''))
+        )
     languages = header.get('languages') or ['']
     found['language'] = found['language'] if 'language' in found else languages[0] if len(languages) == 1 else ''
     found['gender'] = read_gender(found.gender.fillna('')) if 'gender' in found else ''
     found['speaker'] = found['speaker'] if 'speaker' in found else ''
-    return complete_clips(found.assign(corpus=header.get('name', '')).drop(columns=['file', 'start', 'end'], errors='ignore'))
+    return complete_clips(
+        found.assign(corpus=header.get('name', '')).drop(columns=['file', 'start', 'end'], errors='ignore'))
 
 # %% ../nbs/library/Corpus_Formats.ipynb #9b3ec548
 _TEXT_COLUMNS = ('speaker', 'gender', 'emotion', 'intensity', 'statement', 'repetition', 'language')
@@ -100,7 +109,9 @@ def write_audformat(clips:pd.DataFrame, # a clip table
         table['start'] = pd.to_timedelta(clips.start_s.fillna(0), unit='s').astype(str)
         table['end'] = pd.to_timedelta(clips.end_s, unit='s').astype(str).replace('NaT', '')
     index, kind = (['file', 'start', 'end'], 'segments') if segmented else (['file'], 'files')
-    schemes = {c: dict(dtype='str', labels=order_labels(clips[c])) if c == 'emotion' else dict(dtype='str') for c in used}
+    schemes = {
+        c: dict(dtype='str', labels=order_labels(clips[c])) if c == 'emotion' else dict(dtype='str')
+        for c in used}
     columns = {c: dict(scheme_id=c) for c in used}
     header = dict(name=name or clips.corpus.iloc[0] or 'corpus', source='ser_nb', usage='unrestricted', schemes=schemes,
                   tables={kind: dict(type='segmented' if segmented else 'filewise', columns=columns)})
@@ -125,8 +136,10 @@ def read_audiofolder(folder:str|Path, # a folder with metadata.csv, or with trai
         for needed in ('file_name', column):
             if needed not in rows:
                 raise ValueError(f'{path}: column {needed!r} is missing (columns: {", ".join(rows)})')
-        rows = rows.assign(path=[os.path.join(path.parent, f) for f in rows.file_name], emotion=rows[column],
-                           speaker=rows[speaker] if speaker in rows else '', split=path.parent.name if path.parent != Path(folder) else '')
+        rows = rows.assign(
+            path=[os.path.join(path.parent, f) for f in rows.file_name], emotion=rows[column],
+            speaker=rows[speaker] if speaker in rows else '',
+            split=path.parent.name if path.parent != Path(folder) else '')
         tables.append(rows.drop(columns=['file_name', *(['label'] if column == 'label' else [])]))
     clips = pd.concat(tables, ignore_index=True).fillna('')
     clips['gender'] = read_gender(clips.gender) if 'gender' in clips else ''
@@ -159,15 +172,23 @@ def _json_lines(path):
         if line.strip():
             try:
                 row = json.loads(line)
-                rows.append(dict(wav=row['wav'], emo=str(row['emo']), dataset=row.get('dataset', ''), duration_s=row.get('length')))
+                rows.append(
+                    dict(
+                        wav=row['wav'], emo=str(row['emo']), dataset=row.get('dataset', ''),
+                        duration_s=row.get('length')))
             except (ValueError, KeyError, TypeError) as e:
-                raise ValueError(f"{path}, line {number}: not a line of EmoBox, which has 'wav' and 'emo' ({e})") from None
+                raise ValueError(
+                    f"{path}, line {number}: not a line of EmoBox, which has 'wav' and 'emo' ({e})"
+                ) from None
     return rows
 
 def read_emobox(paths # .jsonl files, or a fold's folder
                ) -> pd.DataFrame: # the clip table, and `split` (train or test) from the files' names
     "Read EmoBox's lists of clips"
-    paths = sorted(Path(paths).glob('*.jsonl')) if isinstance(paths, (str, Path)) and Path(paths).is_dir() else [paths] if isinstance(paths, (str, Path)) else list(paths)
+    paths = (
+        sorted(Path(paths).glob('*.jsonl'))
+        if isinstance(paths, (str, Path)) and Path(paths).is_dir()
+        else [paths] if isinstance(paths, (str, Path)) else list(paths))
     if not paths:
         raise ValueError('no .jsonl file')
     rows = []
@@ -179,15 +200,19 @@ def read_emobox(paths # .jsonl files, or a fold's folder
     for corpus in [c for c in clips.corpus.unique() if c.replace('db', '') in adapters or c in adapters]:
         own = clips.index[clips.corpus == corpus]
         said = read_names(clips.path[own].tolist(), adapters.get(corpus) or adapters[corpus.replace('db', '')])
-        for column in [c for c in ('speaker', 'gender', 'emotion', 'statement', 'repetition', 'intensity', 'language') if c in said]:
+        for column in [
+            c
+            for c in ('speaker', 'gender', 'emotion', 'statement', 'repetition', 'intensity', 'language')
+            if c in said]:
             clips.loc[own[said.index], column] = said[column].to_numpy()
     return complete_clips(clips)
 
 # %% ../nbs/library/Corpus_Formats.ipynb #9bc38b1c
-_SYNONYMS = dict(neutral='neu neut normal n none', calm='cal calmness relaxed', happy='hap happiness joy joyful gioia freude',
-                 sad='sadness tristezza trauer', angry='ang anger rage rabbia wut colere',
-                 fearful='fea fear afraid scared anxiety paura angst peur',
-                 disgust='dis disgusted disgusto ekel', surprised='sur surprise ps pleasant_surprise astonished')
+_SYNONYMS = dict(
+    neutral='neu neut normal n none', calm='cal calmness relaxed',
+    happy='hap happiness joy joyful gioia freude', sad='sadness tristezza trauer',
+    angry='ang anger rage rabbia wut colere', fearful='fea fear afraid scared anxiety paura angst peur',
+    disgust='dis disgusted disgusto ekel', surprised='sur surprise ps pleasant_surprise astonished')
 
 def suggest_words(emotions # the emotions of a corpus
                  ) -> dict: # word -> the article's word that probably means the same
@@ -205,7 +230,8 @@ def _counted(values, most=12):
     "Words with how often each occurs"
     count = values.value_counts()
     words = [w for w in order_labels(count.index)][:most]
-    return ', '.join(f'{w or "(none)"} {count[w]:,}' for w in words) + (f' and {len(count) - most} more' if len(count) > most else '')
+    return ', '.join(f'{w or "(none)"} {count[w]:,}' for w in words) + (
+        f' and {len(count) - most} more' if len(count) > most else '')
 
 def describe_clips(clips:pd.DataFrame, # a clip table
                    unplaced:pd.DataFrame=None # files that could not be placed (path, reason)
@@ -217,7 +243,9 @@ def describe_clips(clips:pd.DataFrame, # a clip table
         count = speakers.value_counts()
         lines.append(f'speakers: {len(count)}, {count.min():,} to {count.max():,} clips each')
     if len(clips) and len(speakers) < len(clips):
-        lines.append(f'no speaker: {len(clips) - len(speakers):,} clips; without speakers no speaker-independent score can be measured')
+        lines.append(
+            f'no speaker: {len(clips) - len(speakers):,} clips; without speakers no speaker-independent score'
+            ' can be measured')
     for column in ('emotion', 'gender', 'language'):
         if len(clips) and (clips[column] != '').any():
             lines.append(f'{column}: {_counted(clips[column])}')
@@ -225,7 +253,9 @@ def describe_clips(clips:pd.DataFrame, # a clip table
     if len(two := genders[genders > 1]):
         lines.append(f'speakers with two genders in their names: {", ".join(s for _, s in two.index)}')
     if suggested := suggest_words(clips.emotion[clips.emotion != '']):
-        lines.append('near words, kept as they are; to rename: ' + ' '.join(f'--map {a}={b}' for a, b in suggested.items()))
+        lines.append(
+            'near words, kept as they are; to rename: '
+            + ' '.join(f'--map {a}={b}' for a, b in suggested.items()))
     for reason, files in unplaced.groupby('reason').path if unplaced is not None and len(unplaced) else ():
         lines.append(f'not placed: {len(files):,} files ({reason}), for instance {files.iloc[0]}')
     return '\n'.join(lines)
@@ -246,8 +276,10 @@ def _refuse_empty(source, pattern):
     "Say what to give where no clip was found"
     files = [p.name for p in find_files(source)]
     seen = f'for instance {files[0]!r}' if files else 'it is empty'
-    raise ValueError(f"{source}: no file fits {pattern or 'a corpus known here'} ({seen}); say how they are named, "
-                     "for instance --pattern '{speaker}_{emotion}_{take}', or --folders emotion where the folders are the classes")
+    raise ValueError(
+        f"{source}: no file fits {pattern or 'a corpus known here'} ({seen}); say how they are named, "
+        "for instance --pattern '{speaker}_{emotion}_{take}', or --folders emotion where the folders are the classes"
+    )
 
 def read_corpus(source:str|Path, # a folder with sound files, a CSV, or a database in a format of others
                 pattern:str='', # how the files are named
@@ -283,11 +315,18 @@ def corpus_table(source:str|Path, # a folder, or a table
     for pair in mapping:
         if pair.count('=') != 1:
             raise ValueError(f'--map {pair}: not of the form WORD=EMOTION, for instance joy=happy')
-    clips, unplaced, found = read_corpus(source, pattern, tuple(filter(None, folders.split('/'))), dict(p.split('=') for p in mapping), adapters, language)
+    clips, unplaced, found = read_corpus(
+        source, pattern, tuple(filter(None, folders.split('/'))), dict(p.split('=') for p in mapping),
+        adapters, language)
     if not len(clips):
         _refuse_empty(source, pattern or folders)
-    lines = [] if found is None else [f'{c.corpus}: {c.clips:,} clips, {c.sure:.0%} of the names fit no other corpus' + (f'; also {c.fits_also}' if c.fits_also else '')
-                                      for c in found.itertuples()]
+    lines = (
+        []
+        if found is None
+        else [
+            f'{c.corpus}: {c.clips:,} clips, {c.sure:.0%} of the names fit no other corpus'
+            + (f'; also {c.fits_also}' if c.fits_also else '')
+            for c in found.itertuples()])
     lines.append(describe_clips(clips, unplaced))
     if out:
         write_clips(clips, out)

@@ -40,7 +40,8 @@ def _lower_case(folder):
     for path in [*pages, folder/'sidebar.yml']:
         text = path.read_text(encoding='utf-8')
         path.unlink()
-        path.with_name(path.name.lower()).write_text(linked.sub(lambda m: m[1] + m[2] + m[3].lower(), text), encoding='utf-8')
+        path.with_name(path.name.lower()).write_text(
+            linked.sub(lambda m: m[1] + m[2] + m[3].lower(), text), encoding='utf-8')
 
 def without_quarto(out:str|Path # the folder of the site; what was there is replaced
                   ) -> list: # what smalldocs warns of, but for options that are Quarto's alone
@@ -55,7 +56,12 @@ def without_quarto(out:str|Path # the folder of the site; what was there is repl
         site = build(work, quiet=True)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(site.out, out)
-    return [w for w in site.warnings if not w.endswith(('output-file is not read by smalldocs', 'makes only html', 'keep-md is ignored', 'grid is ignored'))]
+    return [
+        w
+        for w in site.warnings
+        if not w.endswith(
+            ('output-file is not read by smalldocs', 'makes only html', 'keep-md is ignored', 'grid is ignored')
+        )]
 
 # %% ../nbs/library/Docs.ipynb #c8366186
 def make_docs():
@@ -66,4 +72,6 @@ def make_docs():
         subprocess.run([Path(sys.executable).with_name('nbdev_docs')], cwd=project_dir(), check=True)
     else:
         for warning in without_quarto(out): print(warning)
-    print(f"{out/'index.html'}, made with {'Quarto' if shutil.which('quarto') else 'smalldocs: there is no quarto on PATH'}")
+    print(
+        f"{out/'index.html'}, made with"
+        f" {'Quarto' if shutil.which('quarto') else 'smalldocs: there is no quarto on PATH'}")

@@ -55,18 +55,24 @@ EXPLANATIONS = dict(
 
 # %% ../nbs/library/Leakage.ipynb #6cdae71e
 EXPLANATIONS |= dict(
-    sentence_gives_emotion=('Sentences belong to one emotion: a model can read the label from the words.',
-                            'Test on sentences that are not in the training set (unseen_sentences), and on another corpus.'),
-    noise_gives_emotion=('The emotion can be told from the quietest tenth of a clip: from background noise, not from speech.',
-                         'Ask how the emotions were recorded; test on another corpus.'),
-    format_gives_emotion=('The emotion can be told from file format, sample rate and channels.',
+    sentence_gives_emotion=(
+        'Sentences belong to one emotion: a model can read the label from the words.',
+        'Test on sentences that are not in the training set (unseen_sentences), and on another corpus.'),
+    noise_gives_emotion=(
+        'The emotion can be told from the quietest tenth of a clip: from background noise, not from speech.',
+        'Ask how the emotions were recorded; test on another corpus.'),
+    format_gives_emotion=(
+        'The emotion can be told from file format, sample rate and channels.',
         'Convert all clips to one format.'),
-    duration_gives_emotion=('The emotion can be told from the duration alone, far better than by chance.',
-                            'Check for other texts or other trimming in some emotions; leave duration out of the features.'),
-    level_gives_emotion=('The emotion can be told from the level alone, far better than by chance.',
-                         'Check how the clips were levelled; normalise the level.'),
-    not_rechecked=('These findings were recorded by the run; this time they were not checked again.',
-                   'Give the folder with the feature files, or a clip table.'))
+    duration_gives_emotion=(
+        'The emotion can be told from the duration alone, far better than by chance.',
+        'Check for other texts or other trimming in some emotions; leave duration out of the features.'),
+    level_gives_emotion=(
+        'The emotion can be told from the level alone, far better than by chance.',
+        'Check how the clips were levelled; normalise the level.'),
+    not_rechecked=(
+        'These findings were recorded by the run; this time they were not checked again.',
+        'Give the folder with the feature files, or a clip table.'))
 
 def explain(findings:list # of audit, audit_sound, audit_shortcuts, audit_file
            ) -> pd.DataFrame: # kind, severity, clips, example, meaning, what_to_do
@@ -211,7 +217,9 @@ def similarity(x:np.ndarray, # (n,) a signal
     x, y = (trim(s - s.mean(), 35.) for s in (x, y))
     return float(abs(correlate(x, y, method='fft')).max() / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-12))
 
-_LEVEL_FREE = [f for f in FUNCTIONALS if re.match(r'fn_(mfcc_(?!00)\d\d_(std|mean|p50)|f0_|centroid_|mfcc_\d\d_slope)', f)]
+_LEVEL_FREE = [
+    f for f in FUNCTIONALS if re.match(r'fn_(mfcc_(?!00)\d\d_(std|mean|p50)|f0_|centroid_|mfcc_\d\d_slope)', f)
+]
 
 def _level_free_functionals(clips, cache):
     "Functionals of each clip that do not depend on its level; NaN where a clip cannot be read"
@@ -324,7 +332,8 @@ SHORTCUTS = dict(sentence=.05, noise=.05, format=.05, duration=.25, level=.25)
 
 def shortcut_scores(clips:pd.DataFrame, # clip table of one corpus; with sounds (path), or the sentences alone
                     n_jobs:int=2 # threads
-                   ) -> pd.DataFrame: # by shortcut: uar, low, high (95 %, over speakers), chance, clips, reason (why not)
+                   # by shortcut: uar, low, high (95 %, over speakers), chance, clips, reason (why not)
+                   ) -> pd.DataFrame:
     "How well the emotion can be told from what is not speech of emotion, on unseen speakers"
     clips = clips.reset_index(drop=True)
     fold, emotion, speakers = speaker_folds(clips), clips.emotion.astype(str), speaker_ids(clips)
@@ -366,7 +375,10 @@ def audit_shortcuts(clips:pd.DataFrame, # clip table of one corpus or several
             if (row.low - row.chance) / (1 - row.chance) > SHORTCUTS[name]:
                 uar = f'UAR {row.uar:.2f} [{row.low:.2f}, {row.high:.2f}]'
                 example = f'{corpus}: {uar} from the {name} alone, chance {row.chance:.2f}'
-                findings.append(dict(kind=f'{name}_gives_emotion', severity='warning', clips=int(row.clips), example=example))
+                findings.append(
+                    dict(
+                        kind=f'{name}_gives_emotion', severity='warning', clips=int(row.clips), example=example
+                    ))
     return findings
 
 # %% ../nbs/library/Leakage.ipynb #ffd8b773
@@ -410,5 +422,7 @@ def _audit_run(folder):
     if any((folder/name).exists() for name in ('train_features.csv', 'train_features')):
         return _audit_features_of(folder)
     recorded = read_json(folder/'metrics.json').get('audit', [])
-    note = dict(kind='not_rechecked', severity='note', clips=len(recorded), example=f'{folder.name} holds no feature files')
+    note = dict(
+        kind='not_rechecked', severity='note', clips=len(recorded),
+        example=f'{folder.name} holds no feature files')
     return [*recorded, note]

@@ -347,7 +347,8 @@ def conformal_sets(proba:np.ndarray, # (n, n_classes)
 # %% ../nbs/library/Metrics.ipynb #116f63cb
 def scores_by_group(test:pd.DataFrame, # rows that were tested on
                     y_pred, # (n,) emotions
-                    by=('corpus', 'gender', 'speaker') # columns; those that the table lacks or that are empty are left out
+                    # columns; those that the table lacks or that are empty are left out
+                    by=('corpus', 'gender', 'speaker')
                    ) -> pd.DataFrame: # group, name, clips, accuracy, uar, accuracy_low, accuracy_high, interval_over
     "Scores of the emotions in each group of clips, with 95 % intervals"
     test, y_pred, rows = test.reset_index(drop=True), np.asarray(y_pred), []
@@ -359,8 +360,11 @@ def scores_by_group(test:pd.DataFrame, # rows that were tested on
             correct = truth[i] == y_pred[i]
             over = 'speakers' if pd.Series(speakers[i]).nunique() >= MIN_SPEAKERS else 'clips'
             low, high = accuracy_ci(correct, speakers[i] if over == 'speakers' else None)
-            rows.append(dict(group=column, name=name, clips=len(i), accuracy=correct.mean(),
-                             uar=scores(truth[i], y_pred[i])['uar'], accuracy_low=low, accuracy_high=high, interval_over=over))
+            rows.append(
+                dict(
+                    group=column, name=name, clips=len(i), accuracy=correct.mean(),
+                    uar=scores(truth[i], y_pred[i])['uar'], accuracy_low=low, accuracy_high=high,
+                    interval_over=over))
     return pd.DataFrame(rows)
 
 # %% ../nbs/library/Metrics.ipynb #7c4b3420
@@ -433,7 +437,9 @@ def plot_reliability(predictions:dict # name -> (correct, confidence)
     for (name, each), colour in zip(predictions.items(), sns.color_palette('colorblind')):
         table = reliability(*each)
         ax.plot(table.confidence, table.accuracy, color=colour, lw=1.5, label=f'{name} (ECE {errors[name]:.3f})')
-        ax.scatter(table.confidence, table.accuracy, s=8 + 250 * table.clips / table.clips.sum(), color=colour, alpha=.6)
+        ax.scatter(
+            table.confidence, table.accuracy, s=8 + 250 * table.clips / table.clips.sum(), color=colour,
+            alpha=0.6)
     worst = max(errors, key=errors.get)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share of right predictions',
            title=f'Confidence is off by {errors[worst]:.2f} on average: {worst}')

@@ -304,6 +304,8 @@ def record(folder:str|Path, # the run folder
     return new
 
 # %% ../nbs/library/Run_Folder.ipynb #d1000004
-__getattr__ = deprecated_names('ser_nb.run_folder', {
-    'held': 'run_folder:lock_run', 'finished': 'run_folder:checkpointed', 'read_regular': 'files', 'user_cache': 'files',
-    'in_processes': 'workers', 'end_with_parent': 'workers'})
+__getattr__ = deprecated_names(
+    'ser_nb.run_folder',
+    {
+        'held': 'run_folder:lock_run', 'finished': 'run_folder:checkpointed', 'read_regular': 'files',
+        'user_cache': 'files', 'in_processes': 'workers', 'end_with_parent': 'workers'})

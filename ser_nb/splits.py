@@ -278,8 +278,10 @@ def across_corpora(rows:pd.DataFrame, # clips of RAVDESS and TESS
         yield _common_emotions(f"to {' and '.join(sorted(set(other.corpus)))}", rows, other)
 
 # %% ../nbs/library/Splits.ipynb #9160bd5a
-PROTOCOLS = dict(unseen_speakers=unseen_speakers, unseen_speakers_normalised=unseen_speakers_normalised,
-                 leave_one_corpus_out=leave_one_corpus_out, unseen_sentences=unseen_sentences, random_80_20=random_splits)
+PROTOCOLS = dict(
+    unseen_speakers=unseen_speakers, unseen_speakers_normalised=unseen_speakers_normalised,
+    leave_one_corpus_out=leave_one_corpus_out, unseen_sentences=unseen_sentences,
+    random_80_20=random_splits)
 
 def available_protocols(rows:pd.DataFrame # clips
                        ) -> pd.DataFrame: # by protocol: available, folds, clips (tested), reason (or how it is divided)
@@ -289,7 +291,8 @@ def available_protocols(rows:pd.DataFrame # clips
     for name, protocol in PROTOCOLS.items():
         try:
             parts = [(fold, len(test)) for fold, _, test in protocol(about)]
-            found[name] = dict(available=True, folds=len(parts), clips=sum(n for _, n in parts), reason=_how(name, about))
+            found[name] = dict(
+                available=True, folds=len(parts), clips=sum(n for _, n in parts), reason=_how(name, about))
         except ValueError as e:
             found[name] = dict(available=False, folds=0, clips=0, reason=str(e))
     return pd.DataFrame(found).T.rename_axis('protocol').astype(dict(available=bool, folds=int, clips=int))

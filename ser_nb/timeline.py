@@ -34,10 +34,15 @@ def plot_timeline(windows:pd.DataFrame, # of EmotionModel.timeline
     rejected = windows[windows.reason.isin(REJECTED)]
     for s, e in zip(rejected.start_s, rejected.end_s): ax.axvspan(s, e, color='.85', lw=0)
     extent = (0, steps[-1] + HOP / 2, len(emotions) - .5, -.5)
-    shown = ax.imshow(_image(windows, steps), aspect='auto', cmap='viridis', vmin=0, vmax=1, extent=extent, interpolation='nearest')
+    shown = ax.imshow(
+        _image(windows, steps), aspect='auto', cmap='viridis', vmin=0, vmax=1, extent=extent,
+        interpolation='nearest')
     fig.colorbar(shown, ax=ax, label='probability')
     most = windows.answer[windows.answer != ''].value_counts(normalize=True)
-    title = f'Most often {most.index[0]}: {most.iloc[0]:.0%} of the predicted windows' if len(most) else 'No window has a prediction'
+    title = (
+        f'Most often {most.index[0]}: {most.iloc[0]:.0%} of the predicted windows'
+        if len(most)
+        else 'No window has a prediction')
     ax.set(title=title, xlabel='time (s)', xlim=(0, seconds))
     ax.set_yticks(range(len(emotions)), emotions)
     return fig
@@ -63,7 +68,8 @@ def segments(windows:pd.DataFrame, # of EmotionModel.timeline
     edges = [e for e in edges if e <= seconds]
     rows = []
     for start, end in zip(edges, edges[1:]):
-        answer, emotion, reason, proba = _cell_row(windows[(windows.start_s <= start) & (windows.end_s >= end)], emotions, threshold)
+        answer, emotion, reason, proba = _cell_row(
+            windows[(windows.start_s <= start) & (windows.end_s >= end)], emotions, threshold)
         if rows and rows[-1][2:5] == [answer, emotion, reason]:
             rows[-1][1] = end
             rows[-1][5].append((end - start, proba))
@@ -87,8 +93,11 @@ def to_rttm(table:pd.DataFrame, # of segments
            ) -> str: # one line a predicted segment
     "Rich Transcription Time Marked: the emotion in the place of the speaker; a segment without a prediction has no line"
     name = '_'.join(str(file).split()) or 'recording'
-    return ''.join(f"SPEAKER {name} 1 {r['start_s']:.3f} {r['end_s'] - r['start_s']:.3f} <NA> <NA> {r['answer']} {r['confidence']:.3f} <NA>\n"
-                   for r in table.to_dict('records') if r['answer'])
+    return ''.join(
+        f"SPEAKER {name} 1 {r['start_s']:.3f} {r['end_s'] - r['start_s']:.3f} <NA> <NA> {r['answer']}"
+        f" {r['confidence']:.3f} <NA>\n"
+        for r in table.to_dict('records')
+        if r['answer'])
 
 def _clock(seconds):
     ms = round(seconds * 1000)
@@ -117,7 +126,9 @@ def to_json_lines(table:pd.DataFrame, # of segments
     def plain(v):
         if isinstance(v, str): return v or None
         return round(float(v), 6) if np.isfinite(v) else None
-    rows = [({'file': str(file)} if file else {}) | {k: plain(v) for k, v in r.items()} for r in table.to_dict('records')]
+    rows = [
+        ({'file': str(file)} if file else {}) | {k: plain(v) for k, v in r.items()}
+        for r in table.to_dict('records')]
     return ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
 
 def to_audformat(table:pd.DataFrame, # of segments
@@ -126,7 +137,8 @@ def to_audformat(table:pd.DataFrame, # of segments
     "A segmented table of audformat, with times as it writes them ('0 days 00:00:03.500000')"
     times = {c: pd.to_timedelta(table[f'{c}_s'].round(6), unit='s').map(_days) for c in ('start', 'end')}
     kept = table.drop(columns=['start_s', 'end_s']).rename(columns={'answer': 'emotion', 'emotion': 'best_emotion'})
-    return pd.concat([pd.DataFrame(dict(file=str(file), **times)), kept], axis=1).to_csv(index=False, lineterminator='\n')
+    return pd.concat([pd.DataFrame(dict(file=str(file), **times)), kept], axis=1).to_csv(
+        index=False, lineterminator='\n')
 
 def _days(t): return f'{t.days} days {_clock(t.seconds + t.microseconds / 1e6)}000'
 

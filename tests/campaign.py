@@ -2,7 +2,16 @@
 
 A door is a function of (kind, a random.Random, a folder) that yields an outcome for each input: 'works' or 'refused'. What it raises is a fault.
 """
-import io, json, multiprocessing, os, random, re, resource, shutil, tempfile, zipfile
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import shutil
+import tempfile
+import zipfile
 from collections import Counter, namedtuple
 from functools import lru_cache
 from pathlib import Path
@@ -19,22 +28,39 @@ EXTREMES = (b'\0' * 4, b'\xff' * 4, b'\xff\xff\xff\x7f', b'\0\0\0\x80', b'\1\0\0
 def mutated(data, rng, other=b''):
     "Bytes that were cut, flipped, overwritten, repeated, or mixed with others; more often near the start, where headers are"
     data = bytearray(data)
-    place = lambda: rng.randrange(max(len(data) if rng.random() < .4 else min(len(data), 200), 1))
+    def place():
+        return rng.randrange(max(len(data) if rng.random() < .4 else min(len(data), 200), 1))
     def flip(): data[place()] ^= 1 << rng.randrange(8)
-    def extreme(): i = place(); data[i:i + 4] = rng.choice(EXTREMES)
-    def noise(): i = place(); data[i:i + 8] = rng.randbytes(8)
+    def extreme():
+        i = place()
+        data[i : i + 4] = rng.choice(EXTREMES)
+    def noise():
+        i = place()
+        data[i : i + 8] = rng.randbytes(8)
     def cut(): del data[place():]
-    def drop(): i = place(); del data[i:i + rng.randrange(1, 64)]
-    def repeat(): i = place(); data[i:i] = data[i:i + rng.randrange(1, 2000)]
-    def zeros(): i = place(); n = rng.randrange(1, 2000); data[i:i + n] = bytes(len(data[i:i + n]))
-    def splice(): i = place(); data[i:] = other[min(i, len(other)):] or rng.randbytes(50)
+    def drop():
+        i = place()
+        del data[i : i + rng.randrange(1, 64)]
+    def repeat():
+        i = place()
+        data[i:i] = data[i : i + rng.randrange(1, 2000)]
+    def zeros():
+        i = place()
+        n = rng.randrange(1, 2000)
+        data[i : i + n] = bytes(len(data[i : i + n]))
+    def splice():
+        i = place()
+        data[i:] = other[min(i, len(other)) :] or rng.randbytes(50)
     def junk(): data.extend(rng.randbytes(rng.randrange(1, 500)))
     for _ in range(rng.choice((1, 1, 2, 4, 9))):
         if data: rng.choice((flip, flip, extreme, extreme, noise, cut, drop, repeat, zeros, splice, junk))()
     return bytes(data)
 
 
-STRANGE = (None, True, 0, -1, 1, 2 ** 70, 1e308, 1e-320, float('nan'), float('inf'), '', ' ', 'nan', '\0', '\ud800', '<script>alert(1)</script>', '../../x', '٣', 'x' * 70000, [], [[]], [None] * 40, {}, {'': {}}, {'accuracy': 'x'})
+STRANGE = (
+    None, True, 0, -1, 1, 2**70, 1e308, 1e-320, float('nan'), float('inf'), '', ' ', 'nan', '\0', '\ud800',
+    '<script>alert(1)</script>', '../../x', '٣', 'x' * 70000, [], [[]], [None] * 40, {}, {'': {}},
+    {'accuracy': 'x'})
 
 
 def changed(value, rng):
@@ -47,23 +73,33 @@ def changed(value, rng):
     return copy
 
 
-BROKEN_JSON = ('', '{', '[' * 100_000, '{"a":' * 50_000, '1' * 5000, 'null', '[]', '"x"', '\ufeff{}', '{"a": 1}{', 'NaN')
+BROKEN_JSON = (
+    '', '{', '[' * 100_000, '{"a":' * 50_000, '1' * 5000, 'null', '[]', '"x"', '\ufeff{}', '{"a": 1}{',
+    'NaN')
 
 
 def json_text(value, rng):
     "Text of a changed value, or of nothing sensible"
     text = json.dumps(changed(value, rng))
-    return rng.choice(BROKEN_JSON).encode() if rng.random() < .1 else mutated(text.encode(), rng) if rng.random() < .3 else text.encode()
+    return (
+        rng.choice(BROKEN_JSON).encode()
+        if rng.random() < 0.1
+        else mutated(text.encode(), rng) if rng.random() < 0.3 else text.encode())
 
 
 def csv_bytes(table, rng):
     "A table with strange cells, columns or bytes"
     table = table.copy().astype(object)
-    for _ in range(rng.choice((1, 1, 3))): table.iat[rng.randrange(len(table)), rng.randrange(table.shape[1])] = rng.choice([s for s in STRANGE if isinstance(s, (str, int, float)) and s != '\ud800'] + ['a,b', '"', 'a\nb', '=1+1', '/dev/zero', '/etc/passwd', '.', '1e999'])
+    for _ in range(rng.choice((1, 1, 3))):
+        table.iat[rng.randrange(len(table)), rng.randrange(table.shape[1])] = rng.choice(
+            [s for s in STRANGE if isinstance(s, (str, int, float)) and s != '\ud800']
+            + ['a,b', '"', 'a\nb', '=1+1', '/dev/zero', '/etc/passwd', '.', '1e999'])
     def drop(): return table.drop(columns=rng.choice(list(table)))
     def double(): return table[[*table, rng.choice(list(table))]]
     def shuffle(): return table[rng.sample(list(table), table.shape[1])]
-    def rename(): return table.rename(columns={rng.choice(list(table)): rng.choice(('', 'x', 'mfcc_99', 'Unnamed: 0', 'fn_x'))})
+    def rename():
+        return table.rename(
+            columns={rng.choice(list(table)): rng.choice(('', 'x', 'mfcc_99', 'Unnamed: 0', 'fn_x'))})
     def none(): return table[:0]
     way = rng.choice((None, None, None, drop, double, shuffle, rename, none))
     data = (way() if way else table).to_csv(index=False, lineterminator='\n').encode('utf-8', 'surrogatepass')
@@ -75,6 +111,7 @@ def csv_bytes(table, rng):
 def command(*args):
     "The command in this process: (exit code, what it printed, what it complained of); what a user would see as a traceback is raised"
     from click.testing import CliRunner
+
     from ser_nb.command_line import main
     done = CliRunner().invoke(main, [str(a) for a in args], prog_name='ser-nb')
     if done.exception and not isinstance(done.exception, SystemExit): raise done.exception
@@ -99,15 +136,20 @@ def refused(do, name=''):
     return 'works'
 
 
-FORMATS = {'wav': dict(format='WAV', subtype='PCM_16'), 'float.wav': dict(format='WAV', subtype='FLOAT'), '8bit.wav': dict(format='WAV', subtype='PCM_U8'), 'adpcm.wav': dict(format='WAV', subtype='IMA_ADPCM'),
-           'flac': dict(format='FLAC'), 'ogg': dict(format='OGG', subtype='VORBIS'), 'opus': dict(format='OGG', subtype='OPUS'), 'mp3': dict(format='MP3'), 'aiff': dict(format='AIFF'), 'au': dict(format='AU'),
-           'caf': dict(format='CAF'), 'w64': dict(format='W64'), 'rf64': dict(format='RF64')}
+FORMATS = {
+    'wav': dict(format='WAV', subtype='PCM_16'), 'float.wav': dict(format='WAV', subtype='FLOAT'),
+    '8bit.wav': dict(format='WAV', subtype='PCM_U8'), 'adpcm.wav': dict(format='WAV', subtype='IMA_ADPCM'),
+    'flac': dict(format='FLAC'), 'ogg': dict(format='OGG', subtype='VORBIS'),
+    'opus': dict(format='OGG', subtype='OPUS'), 'mp3': dict(format='MP3'), 'aiff': dict(format='AIFF'),
+    'au': dict(format='AU'), 'caf': dict(format='CAF'), 'w64': dict(format='W64'),
+    'rf64': dict(format='RF64')}
 
 
 @lru_cache
 def sounds():
     "Format -> the bytes of a short sound in it"
-    import numpy as np, soundfile as sf
+    import numpy as np
+    import soundfile as sf
     t, found = np.arange(12000) / 24000, {}
     tone = .2 * sum(np.sin(2 * np.pi * 180 * k * t) / k for k in range(1, 9)) * np.hanning(len(t))
     for name, how in FORMATS.items():
@@ -155,7 +197,10 @@ def extraction(kind, rng, folder, n):
     clips, rejected = scan(folder, n_jobs=1)
     write_clips(clips, folder/'clips.csv')
     table, failed = extract(clips, n_jobs=1, more='functionals')
-    assert good.stem in set(table.file) and len(clips) + len(rejected) == n + 1 and len(table) + len(failed) == len(clips)
+    assert (
+        good.stem in set(table.file)
+        and len(clips) + len(rejected) == n + 1
+        and len(table) + len(failed) == len(clips))
     lost = set(rejected.path) | set(failed.path)
     for path in paths: yield 'refused' if str(path) in lost else 'works'
 
@@ -168,7 +213,9 @@ def upload(kind, rng, folder, n):
     for sound in write_sounds(kind, rng, folder, n)[0]:
         with open(sound, 'rb') as f: path = Path(uploads.add(f, sound.name))
         said = answer_upload(loaded(), str(path), uploads)
-        assert not path.exists() and ('No prediction' in said or 'data-emotion' in said or 'Silence' in said), said[-300:]
+        assert not path.exists() and (
+            'No prediction' in said or 'data-emotion' in said or 'Silence' in said
+        ), said[-300:]
         yield 'refused' if 'No prediction' in said else 'works'
 
 
@@ -201,14 +248,18 @@ def ffmpeg_frames(path, sr):
     "How many samples ffmpeg decodes; None where it is not there or cannot"
     import subprocess
     if not shutil.which('ffmpeg'): return None
-    done = subprocess.run(['ffmpeg', '-v', 'error', '-i', path, '-ac', '1', '-ar', str(sr), '-f', 's16le', '-'], capture_output=True)
+    done = subprocess.run(
+        ['ffmpeg', '-v', 'error', '-i', path, '-ac', '1', '-ar', str(sr), '-f', 's16le', '-'],
+        capture_output=True)
     return len(done.stdout) // 2 if done.stdout and not done.returncode else None
 
 
 def read_twice(path):
     "(samples, rate, whether there was a warning) of a file, after lengths and samples agreed with a second reading; None = refused"
     import warnings
+
     import numpy as np
+
     from ser_nb.audio import open_sound
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter('always')
@@ -230,8 +281,12 @@ def decoding(kind, rng, folder, n):
     for i in range(n):
         name = rng.choice(list(every_sound()))
         whole = every_sound()[name]
-        changed = dict(whole=lambda: whole, doubled=lambda: whole * 2, cut=lambda: whole[:int(len(whole) * rng.uniform(.02, .9))],
-                       headerless=lambda: whole[rng.randrange(1, 200):], mutated=lambda: mutated(whole, rng, rng.choice(list(every_sound().values()))))[kind]()
+        changed = dict(
+            whole=lambda: whole, doubled=lambda: whole * 2,
+            cut=lambda: whole[: int(len(whole) * rng.uniform(0.02, 0.9))],
+            headerless=lambda: whole[rng.randrange(1, 200) :],
+            mutated=lambda: mutated(whole, rng, rng.choice(list(every_sound().values()))),
+        )[kind]()
         (path := folder/f'{i}.{name.lower()}').write_bytes(changed)
         found = read_twice(path)
         if found is None:
@@ -245,25 +300,42 @@ def decoding(kind, rng, folder, n):
         if kind == 'cut': assert warned and few, f'{name}: a cut file works without a word'
         if kind == 'doubled': assert warned or not few, f'{name}: the second half is left out without a word'
         # ffmpeg keeps the encoder's delay of a second MP3
-        known = name.split('-')[0] in ('WAV', 'FLAC', 'OGG', 'AIFF', 'AU', 'CAF', 'MP3') and 'ADPCM' not in name # ffmpeg mistakes some
+        # ffmpeg mistakes some
+        known = name.split('-')[0] in ('WAV', 'FLAC', 'OGG', 'AIFF', 'AU', 'CAF', 'MP3') and 'ADPCM' not in name
         if known and kind in ('whole', 'doubled') and not warned and rng.random() < .1:
             theirs = ffmpeg_frames(path, sr)
-            assert theirs is None or abs(theirs - len(samples)) < (3000 if 'MP3' in name else 1500), f'{name}: {len(samples)} samples, {theirs} by ffmpeg'
+            assert theirs is None or abs(theirs - len(samples)) < (
+                3000 if 'MP3' in name else 1500
+            ), f'{name}: {len(samples)} samples, {theirs} by ffmpeg'
         yield 'works'
 
 
 def archive_of(kind, rng, path):
     "A zip archive: of its usual form, changed; with names that lead out; larger inside than it seems"
-    names = ['Actor_01/03-01-05-01-01-01-01.wav', 'a/b.txt'] if kind == 'bytes' else [rng.choice(('../x', '/x', 'a/../../x', 'C:/x', '..\\x', 'a//b', 'a', 'a/b', '.', '', 'x' * 300, 'ü\0y', 'a/' * 200 + 'b', 'con', '\x1b[31m')) for _ in range(rng.randrange(1, 5))]
-    with zipfile.ZipFile(path, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))) as z:
-        import warnings; warnings.simplefilter('ignore') # of two members with one name
+    names = (
+        ['Actor_01/03-01-05-01-01-01-01.wav', 'a/b.txt']
+        if kind == 'bytes'
+        else [
+            rng.choice(
+                (
+                    '../x', '/x', 'a/../../x', 'C:/x', '..\\x', 'a//b', 'a', 'a/b', '.', '', 'x' * 300,
+                    'ü\0y', 'a/' * 200 + 'b', 'con', '\x1b[31m'))
+            for _ in range(rng.randrange(1, 5))])
+    with zipfile.ZipFile(
+        path, 'w', rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    ) as z:
+        import warnings
+
+        warnings.simplefilter('ignore')  # of two members with one name
         for name in names:
-            info = zipfile.ZipInfo(name); info.compress_type = z.compression
+            info = zipfile.ZipInfo(name)
+            info.compress_type = z.compression
             if kind == 'links': info.external_attr = 0o120777 << 16
             z.writestr(info, bytes(4_000_000) if kind == 'bombs' else sounds()['wav'][:3000])
     if kind == 'bytes' or rng.random() < .3:
         data = path.read_bytes()
-        path.write_bytes(mutated(data, rng) if rng.random() < .5 else data[:-200] + mutated(data[-200:], rng)) # the directory is at its end
+        # the directory is at its end
+        path.write_bytes(mutated(data, rng) if rng.random() < .5 else data[:-200] + mutated(data[-200:], rng))
 
 
 def archives(kind, rng, folder, n):
@@ -274,8 +346,12 @@ def archives(kind, rng, folder, n):
         archive_of(kind, rng, path)
         outcome = refused(lambda: unpack(path, folder/'in'/str(i)), path.name)
         found = list((folder/'in').rglob('*')) if (folder/'in').exists() else []
-        assert not any(p.is_symlink() or p.name.endswith('.part') for p in found) and sum(p.stat().st_size for p in found if p.is_file()) < 50e6
-        assert {p.name for p in folder.iterdir()} <= {f'{k}.zip' for k in range(n)} | {'in'} and not (folder.parent/'x').exists()
+        assert (
+            not any(p.is_symlink() or p.name.endswith('.part') for p in found)
+            and sum(p.stat().st_size for p in found if p.is_file()) < 50e6)
+        assert {p.name for p in folder.iterdir()} <= {f'{k}.zip' for k in range(n)} | {'in'} and not (
+            folder.parent/'x'
+        ).exists()
         yield outcome
 
 
@@ -293,49 +369,79 @@ def clip_tables(kind, rng, folder, n):
     if kind == 'audit': clips = clips.assign(split=['train', 'test'] * 6)
     for i in range(n):
         (path := folder/f'{i}.csv').write_bytes(csv_bytes(clips, rng))
-        if kind == 'audit': yield said_no(['audit', path], path.name); continue
+        if kind == 'audit':
+            yield said_no(['audit', path], path.name)
+            continue
         found = []
         outcome = refused(lambda: found.append(read_clips(path)), str(path))
         if found:
-            table, failed = extract(found[0], n_jobs=1); padded_clips(found[0])
+            table, failed = extract(found[0], n_jobs=1)
+            padded_clips(found[0])
             assert len(table) + len(failed) == len(found[0])
         yield outcome
 
 
 @lru_cache
 def some_features():
-    from ser_nb.functionals import FEATURES, META_COLUMNS
     from ser_nb.feature_store import read_features
+    from ser_nb.functionals import FEATURES, META_COLUMNS
     return tuple(t[[*META_COLUMNS, *FEATURES]].groupby('label').head(2).round(4) for t in read_features())
 
 
 def feature_files(kind, rng, folder, n):
     "Feature files, and the functionals beside them"
-    from ser_nb.functionals import FUNCTIONALS
-    from ser_nb.feature_store import companion_file, read_features, write_features
     import numpy as np
+
+    from ser_nb.feature_store import companion_file, read_features, write_features
+    from ser_nb.functionals import FUNCTIONALS
     for _ in range(n):
         tables = some_features()
         if kind == 'functionals': tables = [t.assign(**dict.fromkeys(FUNCTIONALS[:20], 1.)) for t in tables]
         write_features(*tables, folder)
         path = folder/'test_features.csv'
-        if kind == 'csv': path.write_bytes(csv_bytes(tables[1], rng)); yield said_no(['audit', folder], path.name); continue
+        if kind == 'csv':
+            path.write_bytes(csv_bytes(tables[1], rng))
+            yield said_no(['audit', folder], path.name)
+            continue
         path = companion_file(path)
-        if rng.random() < .5: path.write_bytes(mutated(path.read_bytes(), rng) if rng.random() < .5 else path.read_bytes()[:-300] + mutated(path.read_bytes()[-300:], rng))
-        else: np.savez_compressed(path, **{k: rng.choice((np.array(1), np.array(tables[1].file, str), np.array(['fn_a', 'fn_a']), np.zeros((len(tables[1]), 2)), np.array([None, 1], object), np.zeros((0, 3)), np.array([b'x']))) for k in ('clips', 'columns', 'values')})
+        if rng.random() < 0.5:
+            path.write_bytes(
+                mutated(path.read_bytes(), rng)
+                if rng.random() < 0.5
+                else path.read_bytes()[:-300] + mutated(path.read_bytes()[-300:], rng))
+        else:
+            np.savez_compressed(
+                path,
+                **{
+                    k: rng.choice(
+                        (
+                            np.array(1), np.array(tables[1].file, str), np.array(['fn_a', 'fn_a']),
+                            np.zeros((len(tables[1]), 2)), np.array([None, 1], object), np.zeros((0, 3)),
+                            np.array([b'x'])))
+                    for k in ('clips', 'columns', 'values')})
         yield refused(lambda: read_features(folder), str(folder))
 
 
 def parameters(kind, rng, folder, n):
     "Calls of `ser-nb run`, up to the point where the job would start"
-    import click, hypothesis.strategies as st
+    import click
+    import hypothesis.strategies as st
     from hypothesis import HealthCheck, given, seed, settings
+
     from ser_nb.pipeline import JOBS, job_parameters, plan
     outcomes, names = [], sorted({p for job in JOBS for p in job_parameters(job)})
-    value = st.one_of(st.text(), st.integers().map(str), st.floats().map(str), st.sampled_from(['true', '0', '-1', '1e999', 'nan', '/', '..', '~', '$HOME', '`id`', ';ls', "'", '٣', '\0', '\udcff', '{{x}}', '1' * 5000]))
+    value = st.one_of(
+        st.text(), st.integers().map(str), st.floats().map(str),
+        st.sampled_from(
+            [
+                'true', '0', '-1', '1e999', 'nan', '/', '..', '~', '$HOME', '`id`', ';ls', "'", '٣', '\0',
+                '\udcff', '{{x}}', '1' * 5000]))
     @settings(max_examples=n, database=None, deadline=SECONDS * 1000, suppress_health_check=list(HealthCheck))
-    @seed(rng.randrange(10 ** 9))
-    @given(st.lists(st.sampled_from(list(JOBS)) if kind != 'jobs' else st.text(), min_size=1, max_size=3), st.lists(st.tuples(st.sampled_from(names) | st.text(max_size=9), value), max_size=3), st.none() | value)
+    @seed(rng.randrange(10**9))
+    @given(
+        st.lists(st.sampled_from(list(JOBS)) if kind != 'jobs' else st.text(), min_size=1, max_size=3),
+        st.lists(st.tuples(st.sampled_from(names) | st.text(max_size=9), value), max_size=3),
+        st.none() | value)
     def called(jobs, given, data):
         try: plan(jobs, given, data, folder, True)
         except click.UsageError as e: assert str(e); outcomes.append('refused'); return
@@ -348,11 +454,20 @@ def names(kind, rng, folder, n):
     "File names"
     import hypothesis.strategies as st
     from hypothesis import HealthCheck, given, seed, settings
+
     from ser_nb.corpora import LABELS, dataset_name, parse_name, published_name
     from ser_nb.leakage import parent_clip
     part = st.integers(0, 99).map('{:02}'.format) | st.text('0123456789٣²', min_size=1, max_size=3)
-    near = dict(ravdess=st.lists(st.sampled_from(['01', '02', '03', '08']) | part, min_size=6, max_size=8).map('-'.join), text=st.text(),
-                tess=st.tuples(st.sampled_from(['OAF', 'YAF', 'oa', 'XAF', '']), st.sampled_from(['back', 'youth', 'ſhout', '']) | st.text(max_size=5), st.sampled_from(['fear', 'ps', 'PS', 'calm', 'K']) | st.text(max_size=5)).map('_'.join))[kind]
+    near = dict(
+        ravdess=st.lists(st.sampled_from(['01', '02', '03', '08']) | part, min_size=6, max_size=8).map(
+            '-'.join),
+        text=st.text(),
+        tess=st.tuples(
+            st.sampled_from(['OAF', 'YAF', 'oa', 'XAF', '']),
+            st.sampled_from(['back', 'youth', 'ſhout', '']) | st.text(max_size=5),
+            st.sampled_from(['fear', 'ps', 'PS', 'calm', 'K']) | st.text(max_size=5),
+        ).map('_'.join),
+    )[kind]
     outcomes = []
     @settings(max_examples=n, database=None, deadline=SECONDS * 1000, suppress_health_check=list(HealthCheck))
     @seed(rng.randrange(10 ** 9))
@@ -375,19 +490,25 @@ def stored(name):
 
 def model_files(kind, rng, folder, n):
     "A model whose files were changed, with the fingerprints of the changed ones as a forger would have them"
-    from ser_nb.prediction import pretrained
     from ser_nb.files import fingerprint
+    from ser_nb.prediction import pretrained
     for i in range(n):
-        run = folder/f'run{i}'; run.mkdir()
+        run = folder/f'run{i}'
+        run.mkdir()
         for name in ('model.json', 'model.h5', 'model.xml', 'model.bin'):
             if name != kind: shutil.copyfile(pretrained()/name, run/name)
         if kind == 'model.json': (run/kind).write_bytes(json_text(json.loads(stored(kind)), rng))
         else:
-            (run/kind).write_bytes(mutated(stored(kind), rng)); (run/'model.json').unlink()
+            (run / kind).write_bytes(mutated(stored(kind), rng))
+            (run/'model.json').unlink()
             about = json.loads(stored('model.json'))
-            about = about | (dict(sha256=fingerprint(run/kind)) if kind == 'model.h5' else dict(openvino=about['openvino'] | {kind: fingerprint(run/kind)}))
+            about = about | (
+                dict(sha256=fingerprint(run / kind))
+                if kind == 'model.h5'
+                else dict(openvino=about['openvino'] | {kind: fingerprint(run / kind)}))
             (run/'model.json').write_text(json.dumps(about))
-        tone = folder/'tone.wav'; tone.write_bytes(sounds()['wav'])
+        tone = folder/'tone.wav'
+        tone.write_bytes(sounds()['wav'])
         code, out, said = command('predict', tone, '--run', run, '--json')
         assert not code or (str(run) in said and len(said.strip().splitlines()) <= 4 and len(said) < 4000), said
         yield 'refused' if code else 'works'
@@ -395,13 +516,15 @@ def model_files(kind, rng, folder, n):
 
 def keras_files(kind, rng, folder, n):
     "The same, loaded into Keras"
-    from ser_nb.prediction import pretrained
-    from ser_nb.model_files import load_model
     from ser_nb.files import fingerprint
+    from ser_nb.model_files import load_model
+    from ser_nb.prediction import pretrained
     for i in range(n):
-        run = folder/f'run{i}'; shutil.copytree(pretrained(), run)
+        run = folder/f'run{i}'
+        shutil.copytree(pretrained(), run)
         (run/'model.h5').write_bytes(mutated(stored('model.h5'), rng))
-        (run/'model.json').write_text(json.dumps(json.loads(stored('model.json')) | dict(sha256=fingerprint(run/'model.h5'))))
+        (run/'model.json').write_text(
+            json.dumps(json.loads(stored('model.json')) | dict(sha256=fingerprint(run/'model.h5'))))
         yield refused(lambda: load_model(run), str(run))
 
 
@@ -411,19 +534,31 @@ def odd_file(path, rng):
     def link(): path.symlink_to(rng.choice(['/dev/zero', '/dev/full', '/etc/passwd', '/nowhere', str(path)]))
     def fifo(): os.mkfifo(path)
     def folder(): path.mkdir()
-    def sparse(): path.touch(); os.truncate(path, rng.randrange(2 ** 30, 2 ** 43))
+    def sparse():
+        path.touch()
+        os.truncate(path, rng.randrange(2**30, 2**43))
     rng.choice((link, fifo, folder, sparse))()
 
 
 def odd_graph(path, rng):
     "A network of other inputs, outputs, shapes or answers in the place of a run's"
-    import numpy as np, openvino as ov, openvino.opset13 as op
-    width, rank, n_inputs = rng.choice((660, 660, 660, 1, 180, 661)), rng.choice((2, 2, 2, 1, 3)), rng.choice((1, 1, 1, 2))
+    import numpy as np
+    import openvino as ov
+    import openvino.opset13 as op
+    width, rank, n_inputs = (
+        rng.choice((660, 660, 660, 1, 180, 661)), rng.choice((2, 2, 2, 1, 3)), rng.choice((1, 1, 1, 2)))
     xs = [op.parameter([-1, *[width] * (rank - 1)], np.float32) for _ in range(n_inputs)]
     x = op.reduce_sum(xs[-1], np.array(range(1, rank), np.int64), False)
     labels = rng.choice((16, 16, 16, 1, 8, 4096))
-    y = op.matmul(op.unsqueeze(x, np.array(1)), op.constant(np.full((1, labels), rng.choice((0, 1, 1e30, np.inf, np.nan)), np.float32)), False, False)
-    y = rng.choice((lambda: op.softmax(y, 1), lambda: y, lambda: op.log(y), lambda: op.convert(y, 'f64'), lambda: op.reduce_max(y, np.array([0])), lambda: op.tile(y, np.array([3, 1]))))()
+    y = op.matmul(
+        op.unsqueeze(x, np.array(1)),
+        op.constant(np.full((1, labels), rng.choice((0, 1, 1e30, np.inf, np.nan)), np.float32)), False,
+        False)
+    y = rng.choice(
+        (
+            lambda: op.softmax(y, 1), lambda: y, lambda: op.log(y), lambda: op.convert(y, 'f64'),
+            lambda: op.reduce_max(y, np.array([0])), lambda: op.tile(y, np.array([3, 1])))
+    )()
     ov.save_model(ov.Model(rng.choice(([y], [y, x])), xs), path.with_suffix('.xml'), compress_to_fp16=False)
 
 
@@ -444,18 +579,29 @@ def odd_h5(path, rng):
 
 def hostile_runs(kind, rng, folder, n):
     "A run of a stranger, with the fingerprints that he wants: refused in one line, or answered with finite numbers"
+    from ser_nb.files import fingerprint
     from ser_nb.model_files import load_model
     from ser_nb.prediction import pretrained
-    from ser_nb.files import fingerprint
     (tone := folder/'tone.wav').write_bytes(sounds()['wav'])
-    make, names = dict(files=(odd_file, ['model.json', 'model.h5', 'model.xml', 'model.bin']), graphs=(odd_graph, ['model.bin']), h5=(odd_h5, ['model.h5']))[kind]
+    make, names = dict(
+        files=(odd_file, ['model.json', 'model.h5', 'model.xml', 'model.bin']),
+        graphs=(odd_graph, ['model.bin']), h5=(odd_h5, ['model.h5']),
+    )[kind]
     for i in range(n):
-        run = folder/f'run{i}'; shutil.copytree(pretrained(), run)
+        run = folder/f'run{i}'
+        shutil.copytree(pretrained(), run)
         make(run/rng.choice(names), rng)
         if kind != 'files':
             about = json.loads(stored('model.json'))
-            (run/'model.json').write_text(json.dumps(about | dict(sha256=fingerprint(run/'model.h5'), openvino={n: fingerprint(run/n) for n in about['openvino']})))
-        if kind == 'h5': yield refused(lambda: load_model(run), str(run)); continue
+            (run/'model.json').write_text(
+                json.dumps(
+                    about
+                    | dict(
+                        sha256=fingerprint(run/'model.h5'),
+                        openvino={n: fingerprint(run / n) for n in about['openvino']})))
+        if kind == 'h5':
+            yield refused(lambda: load_model(run), str(run))
+            continue
         code, out, said = command('predict', tone, '--run', run, '--json')
         assert not code or (str(run) in said and len(said.strip().splitlines()) <= 4 and len(said) < 4000), said
         assert code or not {'Infinity', 'NaN'} & set(re.findall(r'Infinity|NaN', out)), out
@@ -465,8 +611,8 @@ def hostile_runs(kind, rng, folder, n):
 
 @lru_cache
 def some_metrics():
-    from ser_nb.run_folder import notebooks_dir
     from ser_nb.files import read_json
+    from ser_nb.run_folder import notebooks_dir
     return {n: read_json(notebooks_dir()/'results'/f'{n}.json') for n in ('metrics', 'baselines', 'ladder')}
 
 
@@ -490,11 +636,21 @@ def tuned_parameters(kind, rng, folder, n):
 
 
 Door = namedtuple('Door', 'function kinds each short long') # inputs: of a batch, of the short and of the long form
-DOORS = {'predict': Door(predict, list(FORMATS), 20, 60, 4200), 'extraction': Door(extraction, list(FORMATS), 20, 60, 2000), 'upload': Door(upload, list(FORMATS), 10, 20, 500),
-         'decoding': Door(decoding, ['whole', 'cut', 'doubled', 'headerless', 'mutated'], 50, 500, 6000),
-         'archives': Door(archives, ['bytes', 'names', 'links', 'bombs'], 10, 40, 1000), 'clip_tables': Door(clip_tables, ['extract', 'audit'], 10, 20, 600), 'feature_files': Door(feature_files, ['csv', 'functionals'], 5, 10, 500),
-         'parameters': Door(parameters, ['known', 'jobs'], 50, 100, 1200), 'names': Door(names, ['ravdess', 'tess', 'text'], 50, 150, 1800), 'model_files': Door(model_files, ['model.json', 'model.h5', 'model.xml', 'model.bin'], 5, 20, 400),
-         'hostile_runs': Door(hostile_runs, ['files', 'graphs', 'h5'], 4, 12, 300), 'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30), 'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900), 'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}
+DOORS = {
+    'predict': Door(predict, list(FORMATS), 20, 60, 4200),
+    'extraction': Door(extraction, list(FORMATS), 20, 60, 2000),
+    'upload': Door(upload, list(FORMATS), 10, 20, 500),
+    'decoding': Door(decoding, ['whole', 'cut', 'doubled', 'headerless', 'mutated'], 50, 500, 6000),
+    'archives': Door(archives, ['bytes', 'names', 'links', 'bombs'], 10, 40, 1000),
+    'clip_tables': Door(clip_tables, ['extract', 'audit'], 10, 20, 600),
+    'feature_files': Door(feature_files, ['csv', 'functionals'], 5, 10, 500),
+    'parameters': Door(parameters, ['known', 'jobs'], 50, 100, 1200),
+    'names': Door(names, ['ravdess', 'tess', 'text'], 50, 150, 1800),
+    'model_files': Door(model_files, ['model.json', 'model.h5', 'model.xml', 'model.bin'], 5, 20, 400),
+    'hostile_runs': Door(hostile_runs, ['files', 'graphs', 'h5'], 4, 12, 300),
+    'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30),
+    'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900),
+    'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}
 
 
 # workers
@@ -509,7 +665,8 @@ def _work(pipe, door, folder):
     function, n, base = DOORS[door].function, DOORS[door].each, 0
     while (batch := pipe.recv()) is not None:
         kind, seed = batch
-        work = folder/f'{kind}-{seed}'; work.mkdir()
+        work = folder/f'{kind}-{seed}'
+        work.mkdir()
         try:
             for outcome in function(kind, random.Random(f'{door} {kind} {seed}'), work, n): pipe.send(outcome)
         except BaseException:
@@ -517,7 +674,8 @@ def _work(pipe, door, folder):
             pipe.send(f'fault: {traceback.format_exc()[-1500:]}'.encode('utf-8', 'replace').decode())
         shutil.rmtree(work)
         if not base:
-            base, size = _status('VmHWM'), int((_status('VmSize') + 4 * MEMORY_MB) * 2 ** 20) # address space is more than memory: 4 GB of it stop what asks for very much at once
+            # address space is more than memory: 4 GB of it stop what asks for very much at once
+            base, size = _status('VmHWM'), int((_status('VmSize') + 4 * MEMORY_MB) * 2 ** 20)
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
         pipe.send(('done', _status('VmHWM') - base))
 
@@ -531,14 +689,24 @@ def run_batches(door, folder):
         if worker is None:
             pipe, theirs = spawn.Pipe()
             worker = spawn.Process(target=_work, args=(theirs, door, Path(tempfile.mkdtemp(dir=folder))))
-            worker.start(); theirs.close(); limit = 120 # for its imports
+            worker.start()
+            theirs.close()
+            limit = 120  # for its imports
         pipe.send(batch)
         while True:
             try: said = pipe.recv() if pipe.poll(limit) else 'fault: no answer in time'
             except EOFError: worker.join(); said = f'fault: the process died ({worker.exitcode})'
             limit = SECONDS
-            if isinstance(said, tuple): most = max(most, said[1]); break
+            if isinstance(said, tuple):
+                most = max(most, said[1])
+                break
             counts[batch[0], f'{said}\n[{door} {batch}]' if said.startswith('fault') else said] += 1
-            if said.startswith(('fault: no', 'fault: the')): worker.kill(); worker.join(); worker = None; break
-    if worker: pipe.send(None); worker.join(SECONDS)
+            if said.startswith(('fault: no', 'fault: the')):
+                worker.kill()
+                worker.join()
+                worker = None
+                break
+    if worker:
+        pipe.send(None)
+        worker.join(SECONDS)
     return counts, most

@@ -1,5 +1,9 @@
 "What the tests share: the real corpora, the command, and a cache of their own"
-import os, shutil, subprocess, sys, tempfile
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,12 +28,18 @@ def ser_nb(*args, cwd=ROOT, **kw):
 
 def pythons():
     "This environment's Python, and that of the other where it is there"
-    return sorted({Path(sys.executable)} | {ROOT/f/'bin/python' for f in ('.venv', '.venv-stock', '.venv-intel') if (ROOT/f/'.ready').exists()})
+    return sorted(
+        {Path(sys.executable)}
+        | {
+            ROOT / f/'bin/python'
+            for f in ('.venv', '.venv-stock', '.venv-intel')
+            if (ROOT / f/'.ready').exists()})
 
 
 def in_one_environment(why):
     "A mark for what need not be tested twice: the default environment does"
-    return pytest.mark.skipif(Path(sys.prefix).name == '.venv-stock', reason=f'{why}: tested in the default environment')
+    return pytest.mark.skipif(
+        Path(sys.prefix).name == '.venv-stock', reason=f'{why}: tested in the default environment')
 
 
 @contextmanager
@@ -38,7 +48,9 @@ def chromium(*flags):
     found = shutil.which('chromium') or shutil.which('chromium-browser')
     if not found: pytest.skip('Chromium is not installed (Debian: apt-get install chromium)')
     sync_api = pytest.importorskip('playwright.sync_api', reason='the package playwright is missing')
-    quiet = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+    quiet = (
+        '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking'
+        ' --disable-component-update --disable-sync'.split())
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=found, args=[*quiet, *flags])
         yield browser

@@ -2,8 +2,8 @@
 
 A short form in `make test`, the long one by `make campaign` (SER_NB_CAMPAIGN=long): more than 10,000 inputs, a table of them at its end.
 """
-import pandas as pd, pytest
-
+import pandas as pd
+import pytest
 from campaign import DOORS, LONG, MEMORY_MB, run_batches
 from conftest import in_one_environment
 
@@ -16,15 +16,21 @@ def table(request):
     yield rows
     if not LONG: return
     found = pd.DataFrame(rows, columns='door kind inputs works refused faults most_MB'.split())
-    with request.config.pluginmanager.getplugin('capturemanager').global_and_fixture_disabled(): # without what the decoders say of each file
-        print(f"\n{found.to_string(index=False)}\n{found.inputs.sum():,} inputs: {found.works.sum():,} work, {found.refused.sum():,} are refused by name, {found.faults.sum():,} faults; at most {found.most_MB.max()} MB over the base")
+    # without what the decoders say of each file
+    with request.config.pluginmanager.getplugin('capturemanager').global_and_fixture_disabled():
+        print(
+            f"\n{found.to_string(index=False)}\n{found.inputs.sum():,} inputs: {found.works.sum():,} work,"
+            f" {found.refused.sum():,} are refused by name, {found.faults.sum():,} faults; at most"
+            f" {found.most_MB.max()} MB over the base")
 
 
 @pytest.mark.parametrize('door', [d for d in DOORS if LONG or DOORS[d].short])
 def test_a_door_refuses_by_name_and_lets_the_good_through(door, table, tmp_path):
     counts, mb = run_batches(door, tmp_path)
     for kind in DOORS[door].kinds:
-        n = {o: sum(k for (name, said), k in counts.items() if name == kind and said.startswith(o)) for o in ('works', 'refused', 'fault')}
+        n = {
+            o: sum(k for (name, said), k in counts.items() if name == kind and said.startswith(o))
+            for o in ('works', 'refused', 'fault')}
         table.append((door, kind, sum(n.values()), *n.values(), round(mb)))
     faults = [said for _, said in counts if said.startswith('fault')]
     assert not faults and mb < MEMORY_MB, '\n\n'.join([f'{len(faults)} faults, {mb:.0f} MB', *faults[:5]])

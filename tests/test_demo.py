@@ -1,14 +1,23 @@
 "The demo over HTTP: whose files it opens and deletes, whom it answers, what it leaves on the disk; and its page in a real browser"
-import json, os, re, signal, subprocess, sys, time
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx, numpy as np, pytest, soundfile as sf
-
+import httpx
+import numpy as np
+import pytest
+import soundfile as sf
 from conftest import SER_NB, chromium
-from ser_nb.corpora import EMOTIONS
-from ser_nb.combining_datasets import scan
+
 from ser_nb.audio import SR, load_sound
+from ser_nb.combining_datasets import scan
+from ser_nb.corpora import EMOTIONS
 from ser_nb.prediction import EmotionModel, pretrained
 
 SECRET = 'the secret of this machine'
@@ -30,16 +39,21 @@ def sound(tmp_path_factory):
 def one_of_each(data):
     "A real clip of each emotion, spoken by another actor each"
     clips = scan(data/'flac22k'/'ravdess_speech')[0]
-    return [str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0]) for i, e in enumerate(EMOTIONS)]
+    return [
+        str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0])
+        for i, e in enumerate(EMOTIONS)]
 
 
 @contextmanager
 def demo(folder, **options):
     "A demo of a process of its own that keeps its uploads in `folder`; a client of its address"
-    script = 'import json, sys\nfrom ser_nb.demo import serve_demo\nfrom ser_nb.prediction import EmotionModel, pretrained\n'
+    script = (
+        'import json, sys\nfrom ser_nb.demo import serve_demo\nfrom ser_nb.prediction import EmotionModel,'
+        ' pretrained\n')
     script += 'serve_demo(EmotionModel.load(pretrained()), port=0, **json.loads(sys.argv[1]))'
-    server = subprocess.Popen([sys.executable, '-c', script, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              env=os.environ | dict(TMPDIR=str(folder)))
+    server = subprocess.Popen(
+        [sys.executable, '-c', script, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=os.environ | dict(TMPDIR=str(folder)))
     address = server.stdout.readline().strip()
     assert address.startswith('http://'), server.stderr.read()
     try:
@@ -66,7 +80,8 @@ def secret(tmp_path):
     return path
 
 
-def upload(client, path, **kw): return client.post('/gradio_api/upload', files=dict(files=(Path(path).name, open(path, 'rb'))), **kw)
+def upload(client, path, **kw):
+    return client.post('/gradio_api/upload', files=dict(files=(Path(path).name, open(path, 'rb'))), **kw)
 def file_data(path, **more): return dict(path=str(path), meta=META, **more)
 def join(client, data, fn_index=1, session='s1', **kw):
     return client.post('/gradio_api/queue/join', json=dict(data=data, fn_index=fn_index, session_hash=session), **kw)
@@ -107,17 +122,25 @@ def test_the_same_bytes_sent_by_two_are_answered_to_both(client, sound):
 
 def test_the_client_of_gradio_gets_an_answer(client, sound):
     from gradio_client import Client, handle_file
-    assert 'data-emotion' in str(Client(str(client.base_url), verbose=False).predict(handle_file(str(sound)), api_name='/answer'))
+    assert 'data-emotion' in str(
+        Client(str(client.base_url), verbose=False).predict(handle_file(str(sound)), api_name='/answer'))
 
 
 # files of the machine
 
-ROUTES = {'queue': '/gradio_api/queue/join', 'call': '/gradio_api/call/answer', 'call v2': '/gradio_api/call/v2/answer', 'run': '/gradio_api/run/answer',
-          'api': '/gradio_api/api/answer', 'stream': '/gradio_api/stream/x', 'call of the second': '/gradio_api/call/answer_1'}
+ROUTES = {
+    'queue': '/gradio_api/queue/join', 'call': '/gradio_api/call/answer',
+    'call v2': '/gradio_api/call/v2/answer', 'run': '/gradio_api/run/answer',
+    'api': '/gradio_api/api/answer', 'stream': '/gradio_api/stream/x',
+    'call of the second': '/gradio_api/call/answer_1'}
 
 
 @pytest.mark.parametrize('route', ROUTES)
-@pytest.mark.parametrize('more', [{}, dict(is_stream=True), dict(url='http://127.0.0.1/x'), dict(orig_name='a.wav', size=3, mime_type='audio/wav')])
+@pytest.mark.parametrize(
+    'more',
+    [
+        {}, dict(is_stream=True), dict(url='http://127.0.0.1/x'),
+        dict(orig_name='a.wav', size=3, mime_type='audio/wav')])
 @pytest.mark.parametrize('index', [0, 1])
 def test_no_route_opens_or_deletes_a_file_that_a_request_names(client, secret, route, more, index):
     body = dict(data=[file_data(secret, **more)], fn_index=index, session_hash=f'thief{index}')
@@ -126,13 +149,20 @@ def test_no_route_opens_or_deletes_a_file_that_a_request_names(client, secret, r
     assert secret.read_text() == SECRET and not [p for p in kept(client.folder) if p.read_bytes() == SECRET.encode()]
 
 
-@pytest.mark.parametrize('path', ['/etc/passwd', '../../etc/passwd', '{root}/../../../../etc/passwd', 'https://example.org/a.wav', 'file:///etc/passwd', '{root}', '', 0, None, ['/etc/passwd'], {'path': '/etc/passwd', 'meta': META}])
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/etc/passwd', '../../etc/passwd', '{root}/../../../../etc/passwd', 'https://example.org/a.wav',
+        'file:///etc/passwd', '{root}', '', 0, None, ['/etc/passwd'], {'path': '/etc/passwd', 'meta': META},
+    ])
 def test_a_request_that_names_no_upload_is_refused(client, path):
     if isinstance(path, str): path = path.replace('{root}', str(next(client.folder.iterdir())))
     assert join(client, [dict(path=path, meta=META)]).status_code in (400, 403)
 
 
-@pytest.mark.parametrize('data', [None, 'x', 3, [['/etc/passwd']], [{'a': [{'path': '/etc/passwd', 'meta': META}]}], ['/etc/passwd']])
+@pytest.mark.parametrize(
+    'data', [None, 'x', 3, [['/etc/passwd']], [{'a': [{'path': '/etc/passwd', 'meta': META}]}], ['/etc/passwd']]
+)
 def test_a_request_of_another_shape_is_refused(client, data): assert join(client, data).status_code in (400, 403)
 
 
@@ -147,26 +177,41 @@ def test_a_link_in_the_folder_of_uploads_is_not_followed(client, secret):
     assert secret.read_text() == SECRET
 
 
-CLOSED = ['/gradio_api/file=/etc/passwd', '/gradio_api/file//etc/passwd', '/gradio_api/file=https://example.org/', '/gradio_api/deep_link?session_hash=s1', '/gradio_api/proxy=https://example.org/',
-          '/gradio_api/stream/s1/r/1/playlist.m3u8', '/gradio_api/stream/s1/r/1/playlist-file', '/gradio_api/custom_component/x/client/y/z', '/monitoring', '/monitoring/summary', '/gradio_api/app_id',
-          '/gradio_api/openapi.json', '/docs', '/openapi.json', '/gradio_api/runs', '/gradio_api/run-history/buckets', '/gradio_api/vibe-code/', '/gradio_api/dev/reload', '/pwa_icon', '/gradio_api/queue/status',
-          '/assets/..%2f..%2f..%2fpackage.json', '/static/../package.json', '/gradio_api/token', '/gradio_api/upload_progress?upload_id=x']
+CLOSED = [
+    '/gradio_api/file=/etc/passwd', '/gradio_api/file//etc/passwd', '/gradio_api/file=https://example.org/',
+    '/gradio_api/deep_link?session_hash=s1', '/gradio_api/proxy=https://example.org/',
+    '/gradio_api/stream/s1/r/1/playlist.m3u8', '/gradio_api/stream/s1/r/1/playlist-file',
+    '/gradio_api/custom_component/x/client/y/z', '/monitoring', '/monitoring/summary', '/gradio_api/app_id',
+    '/gradio_api/openapi.json', '/docs', '/openapi.json', '/gradio_api/runs',
+    '/gradio_api/run-history/buckets', '/gradio_api/vibe-code/', '/gradio_api/dev/reload', '/pwa_icon',
+    '/gradio_api/queue/status', '/assets/..%2f..%2f..%2fpackage.json', '/static/../package.json',
+    '/gradio_api/token', '/gradio_api/upload_progress?upload_id=x']
 
 
 @pytest.mark.parametrize('path', CLOSED)
 def test_routes_that_the_page_does_not_need_are_closed(client, path): assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize('path', ['/gradio_api/reset', '/gradio_api/cancel', '/gradio_api/process_recording', '/gradio_api/vibe-edit/', '/gradio_api/vibe-code', '/login', '/gradio_api/stream/x/close', '/gradio_api/component_server'])
-def test_nothing_but_uploads_and_requests_can_be_posted(client, path): assert client.post(path, json={}).status_code == 404
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/gradio_api/reset', '/gradio_api/cancel', '/gradio_api/process_recording',
+        '/gradio_api/vibe-edit/', '/gradio_api/vibe-code', '/login', '/gradio_api/stream/x/close',
+        '/gradio_api/component_server'])
+def test_nothing_but_uploads_and_requests_can_be_posted(client, path):
+    assert client.post(path, json={}).status_code == 404
 
 
 def test_every_route_of_gradio_that_is_open_is_on_the_list(model, tmp_path):
     from ser_nb.demo import Uploads, demo_app, open_route
     paths = {(m, r.path) for r in routes(demo_app(model, Uploads(tmp_path))) for m in r.methods or ()}
     opened = {path for method, path in paths if open_route(method, re.sub(r'{\w+(:path)?}', 'x', path))}
-    assert len(paths) > 40 and opened <= {'/', '/config', '/config/', '/theme.css', '/gradio_api/theme.css', '/favicon.ico', '/manifest.json', '/assets/{path:path}', '/static/{path:path}', '/svelte/{path:path}',
-        '/gradio_api/info', '/gradio_api/info/', '/gradio_api/startup-events', '/gradio_api/heartbeat/{session_hash}', '/gradio_api/queue/data', '/gradio_api/queue/join', '/gradio_api/upload'}, opened
+    assert len(paths) > 40 and opened <= {
+        '/', '/config', '/config/', '/theme.css', '/gradio_api/theme.css', '/favicon.ico', '/manifest.json',
+        '/assets/{path:path}', '/static/{path:path}', '/svelte/{path:path}', '/gradio_api/info',
+        '/gradio_api/info/', '/gradio_api/startup-events', '/gradio_api/heartbeat/{session_hash}',
+        '/gradio_api/queue/data', '/gradio_api/queue/join', '/gradio_api/upload',
+    }, opened
 
 
 def routes(app):
@@ -179,6 +224,7 @@ def routes(app):
 def test_gradio_itself_refuses_a_file_that_was_not_uploaded(model, tmp_path, secret):
     "Without the gate: whether `has_launched` still makes it check, in this version of Gradio"
     from starlette.testclient import TestClient
+
     from ser_nb.demo import Uploads, demo_app
     (tmp_path/'uploads').mkdir()
     with TestClient(demo_app(model, Uploads(tmp_path/'uploads'))) as bare:
@@ -191,14 +237,25 @@ def test_gradio_itself_refuses_a_file_that_was_not_uploaded(model, tmp_path, sec
 
 # addresses
 
-@pytest.mark.parametrize('host', ['evil.example', 'evil.example:7860', 'localhost.evil.example', '127.0.0.1.nip.io', '192.168.0.9', 'localhost@evil.example', ''])
+@pytest.mark.parametrize(
+    'host',
+    [
+        'evil.example', 'evil.example:7860', 'localhost.evil.example', '127.0.0.1.nip.io', '192.168.0.9',
+        'localhost@evil.example', ''])
 def test_a_foreign_host_is_refused(client, sound, host):
-    for response in (client.get('/', headers=dict(Host=host)), upload(client, sound, headers=dict(Host=host))): assert response.status_code in (400, 403)
+    for response in (client.get('/', headers=dict(Host=host)), upload(client, sound, headers=dict(Host=host))):
+        assert response.status_code in (400, 403)
 
 
-@pytest.mark.parametrize('origin', ['http://evil.example', 'null', 'http://localhost:1', 'https://127.0.0.1', 'http://127.0.0.1.evil.example'])
+@pytest.mark.parametrize(
+    'origin',
+    ['http://evil.example', 'null', 'http://localhost:1', 'https://127.0.0.1', 'http://127.0.0.1.evil.example'],
+)
 def test_a_foreign_origin_is_refused(client, sound, origin):
-    for response in (client.get('/config', headers=dict(Origin=origin)), upload(client, sound, headers=dict(Origin=origin)), join(client, [], headers=dict(Origin=origin))): assert response.status_code == 403
+    for response in (
+        client.get('/config', headers=dict(Origin=origin)),
+        upload(client, sound, headers=dict(Origin=origin)), join(client, [], headers=dict(Origin=origin))):
+        assert response.status_code == 403
     assert not kept(client.folder)
 
 
@@ -219,21 +276,37 @@ def test_too_large_an_upload_is_refused_with_and_without_its_length(client):
     big = bytes(2 * 2**20)
     assert client.post('/gradio_api/upload', files=dict(files=('a.wav', big))).status_code == 413
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n' + big + b'\r\n--x--\r\n'
-    try: assert client.post('/gradio_api/upload', content=iter([body[i:i + 2**16] for i in range(0, len(body), 2**16)]), headers={'Content-Type': 'multipart/form-data; boundary=x'}).status_code == 413
-    except httpx.WriteError: pass # it hung up
+    try:
+        assert (
+            client.post(
+                '/gradio_api/upload',
+                content=iter([body[i : i + 2**16] for i in range(0, len(body), 2**16)]),
+                headers={'Content-Type': 'multipart/form-data; boundary=x'},
+            ).status_code
+            == 413)
+    except httpx.WriteError:
+        pass  # it hung up
     assert not kept(client.folder)
 
 
-@pytest.mark.parametrize('content, kind', [(b'x', 'text/plain'), (b'files=a', 'application/x-www-form-urlencoded'), (b'--x\r\nnonsense', 'multipart/form-data; boundary=x'), (b'', 'multipart/form-data')])
+@pytest.mark.parametrize(
+    'content, kind',
+    [
+        (b'x', 'text/plain'), (b'files=a', 'application/x-www-form-urlencoded'),
+        (b'--x\r\nnonsense', 'multipart/form-data; boundary=x'), (b'', 'multipart/form-data')])
 def test_an_upload_that_is_none_is_refused(client, content, kind):
     assert client.post('/gradio_api/upload', content=content, headers={'Content-Type': kind}).status_code == 400
 
 
 def test_all_uploads_together_are_limited_and_what_nobody_asks_about_is_deleted(tmp_path):
     with demo(tmp_path, max_mb=1, total_mb=3, keep_s=2) as client:
-        send = lambda: client.post('/gradio_api/upload', files=dict(files=('a.wav', bytes(900_000)))).status_code
+        def send():
+            return client.post('/gradio_api/upload', files=dict(files=('a.wav', bytes(900_000)))).status_code
         codes = [send() for _ in range(10)]
-        assert codes[:2] == [200, 200] and set(codes[3:]) == {503} and sum(p.stat().st_size for p in kept(tmp_path)) < 3 * 2**20
+        assert (
+            codes[:2] == [200, 200]
+            and set(codes[3:]) == {503}
+            and sum(p.stat().st_size for p in kept(tmp_path)) < 3 * 2**20)
         for _ in range(80):
             if not kept(tmp_path): break
             time.sleep(.1)
@@ -241,8 +314,9 @@ def test_all_uploads_together_are_limited_and_what_nobody_asks_about_is_deleted(
 
 
 def test_what_a_full_queue_turns_away_is_deleted(model, tmp_path, sound, monkeypatch):
-    import ser_nb.demo as page
     from starlette.testclient import TestClient
+
+    import ser_nb.demo as page
     monkeypatch.setattr(page, '_MAX_WAITING', 1)
     monkeypatch.setattr(page, 'answer_upload', lambda *a: time.sleep(2) or 'done')
     uploads = page.Uploads(tmp_path)
@@ -255,24 +329,31 @@ def test_what_a_full_queue_turns_away_is_deleted(model, tmp_path, sound, monkeyp
 
 def test_a_new_start_removes_what_a_killed_demo_left_and_nothing_else(tmp_path, sound):
     (tmp_path/'ser_nb-demo-mine').mkdir() # without a lock it is no demo's
-    (tmp_path/'elsewhere').mkdir(); (tmp_path/'elsewhere'/'.lock').touch()
+    (tmp_path/'elsewhere').mkdir()
+    (tmp_path/'elsewhere' / '.lock').touch()
     (tmp_path/'ser_nb-demo-link').symlink_to(tmp_path/'elsewhere')
     with demo(tmp_path) as living:
         (own,) = upload(living, sound).json()
         with demo(tmp_path) as killed:
             (left,) = upload(killed, sound).json()
-            killed.process.kill(); killed.process.wait()
+            killed.process.kill()
+            killed.process.wait()
         assert Path(left).exists()
-        with demo(tmp_path): assert not Path(left).exists() and not Path(left).parent.parent.exists() and Path(own).exists()
+        with demo(tmp_path):
+            assert not Path(left).exists() and not Path(left).parent.parent.exists() and Path(own).exists()
         assert living.get('/config').status_code == 200
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['elsewhere', 'ser_nb-demo-link', 'ser_nb-demo-mine'] and (tmp_path/'elsewhere'/'.lock').exists()
+    assert (
+        sorted(p.name for p in tmp_path.iterdir()) == ['elsewhere', 'ser_nb-demo-link', 'ser_nb-demo-mine']
+        and (tmp_path/'elsewhere' / '.lock').exists())
 
 
 def test_its_folder_and_what_it_says_of_its_policy_are_closed_to_others(client):
     root = next(p for p in client.folder.iterdir())
     assert root.stat().st_mode & 0o077 == 0
     headers = client.get('/').headers
-    assert "frame-ancestors 'self'" in headers['content-security-policy'] and headers['x-content-type-options'] == 'nosniff'
+    assert (
+        "frame-ancestors 'self'" in headers['content-security-policy']
+        and headers['x-content-type-options'] == 'nosniff')
 
 
 # the page in a browser
@@ -283,8 +364,13 @@ def page(tmp_path_factory, one_of_each):
     folder = tmp_path_factory.mktemp('demo')
     spoken = load_sound(one_of_each[EMOTIONS.index('angry')])
     sf.write(folder/'microphone.wav', spoken, SR, subtype='PCM_16')
-    with chromium('--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', f'--use-file-for-fake-audio-capture={folder}/microphone.wav') as browser:
-        server = subprocess.Popen([SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))
+    with chromium(
+        '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
+        f'--use-file-for-fake-audio-capture={folder}/microphone.wav',
+    ) as browser:
+        server = subprocess.Popen(
+            [SER_NB, 'demo', '--port', '0', '--max-mb', '3', '--run', pretrained()], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=os.environ | dict(TMPDIR=str(folder)))
         address = server.stdout.readline().strip()
         assert address.startswith('http://127.0.0.1:'), server.stderr.read()
         opened = browser.new_page()
@@ -293,7 +379,8 @@ def page(tmp_path_factory, one_of_each):
         opened.goto(address)
         opened.get_by_text('What does this voice express?').wait_for(timeout=60000)
         yield opened
-        server.send_signal(signal.SIGINT); server.wait(20)
+        server.send_signal(signal.SIGINT)
+        server.wait(20)
 
 
 def shown(page): return answer.inner_text() if (answer := page.locator('#answer .ser')).count() else ''
@@ -312,7 +399,10 @@ def answer_after(page, act, seconds=30):
 def choose(page, path): return answer_after(page, lambda: page.locator('#file input[type=file]').set_input_files(path))
 
 
-def on_page(page): return {e: float(page.locator(f'#answer [data-emotion={e}] span').nth(1).inner_text().rstrip('%')) / 100 for e in EMOTIONS}
+def on_page(page):
+    return {
+        e: float(page.locator(f'#answer [data-emotion={e}] span').nth(1).inner_text().rstrip('%')) / 100
+        for e in EMOTIONS}
 
 
 def test_the_page_gives_the_commands_numbers_for_a_file(page, model, one_of_each):
@@ -334,13 +424,22 @@ def test_the_page_refuses_too_large_an_upload(page, tmp_path):
 
 
 def test_the_microphone_is_heard(page):
-    button = lambda name: page.locator('#microphone').get_by_role('button', name=re.compile(name, re.I)).first.click()
+    def button(name):
+        return page.locator('#microphone').get_by_role('button', name=re.compile(name, re.I)).first.click()
     def record():
-        button('record'); page.wait_for_timeout(4500); button('stop')
+        button('record')
+        page.wait_for_timeout(4500)
+        button('stop')
     now = answer_after(page, record)
     assert on_page(page)['angry'] == max(on_page(page).values()), now
 
 
 def test_the_page_asks_nobody_else_and_nothing_is_kept(page):
-    assert page.asked and not [url for url in page.asked if not re.match(r'(http://127\.0\.0\.1:|data:|blob:http://127\.0\.0\.1:)', url)]
-    assert not [p for p in page.folder.rglob('*') if p.is_file() and p.name != 'microphone.wav' and p.suffix in ('.wav', '.flac')]
+    assert page.asked and not [
+        url
+        for url in page.asked
+        if not re.match(r'(http://127\.0\.0\.1:|data:|blob:http://127\.0\.0\.1:)', url)]
+    assert not [
+        p
+        for p in page.folder.rglob('*')
+        if p.is_file() and p.name != 'microphone.wav' and p.suffix in ('.wav', '.flac')]

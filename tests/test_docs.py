@@ -1,11 +1,16 @@
 "The site: nothing a reader follows leads nowhere, and pages can be read on a desk and on a phone"
-import functools, http.server, posixpath, re, threading
+import functools
+import http.server
+import posixpath
+import re
+import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-import pytest, yaml
-
+import pytest
+import yaml
 from conftest import ROOT, chromium, in_one_environment
+
 from ser_nb.docs import without_quarto
 
 pytestmark = in_one_environment('pages and lab are the same in both environments')
@@ -47,7 +52,10 @@ def pages(site): return {p.relative_to(site).as_posix(): Page(p) for p in site.r
 def test_every_notebook_has_a_page_in_the_order_of_the_pipeline(pages):
     entries = yaml.safe_load((ROOT/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents']
     order = [f for e in entries for f in ([e] if isinstance(e, str) else e['contents'])]
-    assert set(order) == {p.relative_to(ROOT/'nbs').as_posix() for p in (ROOT/'nbs').rglob('[!.]*.ipynb') if '.ipynb_checkpoints' not in p.parts}
+    assert set(order) == {
+        p.relative_to(ROOT/'nbs').as_posix()
+        for p in (ROOT/'nbs').rglob('[!.]*.ipynb')
+        if '.ipynb_checkpoints' not in p.parts}
     linked = [unquote(urlsplit(l).path).removeprefix('./') for l in pages['index.html'].links]
     assert ' '.join(f.lower().replace('.ipynb', '.html') for f in order) in ' '.join(linked)
 
@@ -65,12 +73,16 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
 
 
 def test_pictures_of_results_are_on_their_pages(pages):
-    for name, least in dict(index=2, protocols=1, metrics=3, proposed_system=5, ladder=1, robustness=4, feature_extraction=1).items():
+    for name, least in dict(
+        index=2, protocols=1, metrics=3, proposed_system=5, ladder=1, robustness=4, feature_extraction=1
+    ).items():
         assert len(named(pages, name).pictures) >= least, name
 
 
 def test_functions_are_described_with_their_parameters_and_link_to_their_source(pages):
-    for name, shown in dict(metrics='unweighted', feature_extraction='(n_samples,)', pipeline='click.UsageError').items():
+    for name, shown in dict(
+        metrics='unweighted', feature_extraction='(n_samples,)', pipeline='click.UsageError'
+    ).items():
         page = named(pages, name)
         assert shown in re.sub('<.*?>', '', page.text), name
         assert [l for l in page.links if re.fullmatch(rf'https://github.com/.*/ser_nb/{name}.py#L\d+', l)], name
@@ -89,7 +101,9 @@ def browser(site):
     with chromium() as tabs:
         def opened(name, width):
             page = tabs.new_page(viewport=dict(width=width, height=900))
-            page.route(lambda url: not url.startswith(here) or url.endswith('favicon.ico'), lambda route: route.fulfill(body=''))
+            page.route(
+                lambda url: not url.startswith(here) or url.endswith('favicon.ico'),
+                lambda route: route.fulfill(body=''))
             page.errors = []
             page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
             page.on('pageerror', lambda e: page.errors.append(str(e)))
@@ -111,7 +125,9 @@ def test_a_page_is_readable_in_a_browser(browser, name, width, tmp_path):
     assert pictures.count()
     for i in range(pictures.count()):
         pictures.nth(i).scroll_into_view_if_needed()
-        assert pictures.nth(i).evaluate('i => i.decode().then(() => i.naturalWidth > 100 && i.clientWidth > 100)'), f'picture {i} of {name}'
+        assert pictures.nth(i).evaluate(
+            'i => i.decode().then(() => i.naturalWidth > 100 && i.clientWidth > 100)'
+        ), f'picture {i} of {name}'
     text = page.locator('main p').first
     assert float(text.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")) >= 15
     page.close()

@@ -1,8 +1,10 @@
 "Downloads from a server that behaves badly, on the loopback address"
-import hashlib, threading
+import hashlib
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np, pytest
+import numpy as np
+import pytest
 
 from ser_nb import combining_datasets
 from ser_nb.combining_datasets import download_ravdess
@@ -49,7 +51,9 @@ def test_both_archives_arrive_whole_and_are_not_fetched_twice(url, tmp_path):
 def test_a_download_that_broke_off_goes_on_where_it_was(url, tmp_path):
     Server.mood = 'breaks off'
     for _ in range(2):
-        with pytest.raises(OSError, match='of 3,000,000 bytes; run again to go on|IncompleteRead|Connection broken'): download_ravdess(tmp_path, url)
+        with pytest.raises(
+            OSError, match='of 3,000,000 bytes; run again to go on|IncompleteRead|Connection broken'):
+            download_ravdess(tmp_path, url)
         assert not list(tmp_path.glob('*.zip'))
     Server.mood = 'well'
     assert all(p.read_bytes() == BODY for p in download_ravdess(tmp_path, url))
@@ -70,7 +74,8 @@ def test_a_part_longer_than_the_file_is_dropped_and_said(url, tmp_path):
     assert not part.exists()
 
 
-@pytest.mark.parametrize('mood, message', [('another file', 'what came is not the published archive'), ('missing', '404')])
+@pytest.mark.parametrize(
+    'mood, message', [('another file', 'what came is not the published archive'), ('missing', '404')])
 def test_a_wrong_answer_is_refused_by_address_and_leaves_no_archive(url, tmp_path, mood, message):
     Server.mood = mood
     with pytest.raises((OSError, ValueError), match=message) as refused: download_ravdess(tmp_path, url)

@@ -1,8 +1,13 @@
 "JupyterLab as a newcomer meets it: open a notebook, pick the kernel, run all cells, see the picture"
-import json, os, re, subprocess, sys, time
+import json
+import os
+import re
+import subprocess
+import sys
+import time
 
-import nbformat, pytest
-
+import nbformat
+import pytest
 from conftest import ROOT, chromium, in_one_environment, ser_nb
 
 pytestmark = in_one_environment('pages and lab are the same in both environments')
@@ -11,17 +16,30 @@ pytestmark = in_one_environment('pages and lab are the same in both environments
 @pytest.fixture
 def lab(tmp_path):
     "The address of a JupyterLab in an empty folder, with a token, settings of its own, and the kernel that `ser-nb kernel` registers"
-    env = os.environ | {k: str(tmp_path/v) for k, v in dict(HOME='home', JUPYTER_DATA_DIR='data', JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython',
-                                                            JUPYTERLAB_SETTINGS_DIR='settings', JUPYTERLAB_WORKSPACES_DIR='workspaces').items()}
+    env = os.environ | {
+        k: str(tmp_path / v)
+        for k, v in dict(
+            HOME='home', JUPYTER_DATA_DIR='data', JUPYTER_CONFIG_DIR='config',
+            JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython', JUPYTERLAB_SETTINGS_DIR='settings',
+            JUPYTERLAB_WORKSPACES_DIR='workspaces',
+        ).items()}
     assert ser_nb('kernel', env=env).returncode == 0
-    for plugin, settings in {'notebook-extension/tracker': dict(windowingMode='none'), # all cells are in the page, also those that one would have to scroll to
-                             'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
+    for plugin, settings in {
+        'notebook-extension/tracker': dict(
+            windowingMode='none'
+        ),  # all cells are in the page, also those that one would have to scroll to
+        'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
+    }.items():
         file = tmp_path/'settings'/'@jupyterlab'/f'{plugin}.jupyterlab-settings'
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(settings))
     (tmp_path/'nbs').mkdir()
     with open(tmp_path/'log', 'w') as log:
-        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', '--port=0', f'--ServerApp.root_dir={tmp_path/"nbs"}'], env=env, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [
+                sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1',
+                '--port=0', f'--ServerApp.root_dir={tmp_path/"nbs"}'],
+            env=env, stdout=log, stderr=log)
     try:
         while not (address := re.search(r'http://127\.0\.0\.1:[1-9]\d*/lab\?token=\w+', (tmp_path/'log').read_text())):
             assert server.poll() is None, (tmp_path/'log').read_text()
@@ -38,7 +56,8 @@ def copy_to_run(name, folder):
     nb = nbformat.read(ROOT/'nbs'/f'{name}.ipynb', 4)
     for cell in nb.cells:
         if cell.cell_type == 'code': cell.outputs = []
-        if 'parameters' in cell.metadata.get('tags', []): cell.source = re.sub("^out = ''", f'out = {str(folder/"run")!r}', cell.source, flags=re.M)
+        if 'parameters' in cell.metadata.get('tags', []):
+            cell.source = re.sub("^out = ''", f'out = {str(folder/"run")!r}', cell.source, flags=re.M)
     nbformat.write(nb, folder/'nbs'/f'{name}.ipynb')
     return [cell.source for cell in nb.cells]
 
@@ -72,7 +91,10 @@ def test_all_cells_of_proposed_system_run_in_the_lab_and_show_the_confusion_matr
         page.goto(lab.replace('/lab?', '/lab/tree/Proposed_System.ipynb?'))
         pick_kernel(page, 'Python (ser_nb)')
         run_all(page)
-        picture = page.locator('.jp-Notebook .jp-Cell').nth(next(i for i, s in enumerate(sources) if s.startswith('fig = plot_confusion'))).locator('.jp-RenderedImage img')
+        picture = (
+            page.locator('.jp-Notebook .jp-Cell')
+            .nth(next(i for i, s in enumerate(sources) if s.startswith('fig = plot_confusion')))
+            .locator('.jp-RenderedImage img'))
         picture.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path/'lab.png')
         assert picture.evaluate('i => i.naturalWidth') > 400

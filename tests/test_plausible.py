@@ -1,13 +1,15 @@
 "What is wrong but looks right: each is named by `ser-nb audit`"
-import numpy as np, pandas as pd, pytest
-
+import numpy as np
+import pandas as pd
+import pytest
 from campaign import command
 from conftest import in_one_environment
+
 from ser_nb.corpora import LABELS
-from ser_nb.functionals import FEATURES, META_COLUMNS
 from ser_nb.feature_store import read_features, write_features
-from ser_nb.prediction import pretrained
 from ser_nb.files import fingerprint, read_json, write_json
+from ser_nb.functionals import FEATURES, META_COLUMNS
+from ser_nb.prediction import pretrained
 
 pytestmark = in_one_environment('the linter is the same in both environments')
 
@@ -21,18 +23,31 @@ def halves():
 
 
 def labels_shifted(train, test): return train.assign(**{c: np.roll(train[c], 1) for c in OWN}), test
-def corpora_swapped(train, test): return train, test.assign(corpus=test.corpus.map(lambda c: dict(ravdess_speech='tess', tess='ravdess_speech').get(c, c)))
-def features_shifted(train, test): return train.assign(**dict(zip(FEATURES, np.roll(train[list(FEATURES)], 1, axis=0).T))), test.assign(**dict(zip(FEATURES, np.roll(test[list(FEATURES)], 1, axis=0).T)))
+def corpora_swapped(train, test):
+    return train, test.assign(
+        corpus=test.corpus.map(lambda c: dict(ravdess_speech='tess', tess='ravdess_speech').get(c, c)))
+def features_shifted(train, test):
+    return train.assign(**dict(zip(FEATURES, np.roll(train[list(FEATURES)], 1, axis=0).T))), test.assign(
+        **dict(zip(FEATURES, np.roll(test[list(FEATURES)], 1, axis=0).T)))
 def decibels_from_the_loudest(train, test): return train, test.assign(mfcc_00=test.mfcc_00 - 40)
 def a_test_row_in_training(train, test): return pd.concat([train, test[:1]]), test
-def a_test_row_in_training_under_another_name(train, test): return pd.concat([train, test[:1].assign(file='mine')]), test
+def a_test_row_in_training_under_another_name(train, test):
+    return pd.concat([train, test[:1].assign(file='mine')]), test
 def scaled_with_the_test_rows(train, test):
     both = pd.concat([train, test])[list(FEATURES)]
-    return tuple(t.assign(**{f: (t[f] - both[f].mean()) / both[f].std(ddof=0) for f in FEATURES}) for t in (train, test))
+    return tuple(
+        t.assign(**{f: (t[f] - both[f].mean()) / both[f].std(ddof=0) for f in FEATURES}) for t in (train, test)
+    )
 
 
-@pytest.mark.parametrize('wrong, kind', [(labels_shifted, 'training_row_not_of_its_name'), (corpora_swapped, 'not_of_its_name'), (features_shifted, 'features_of_another_row'), (decibels_from_the_loudest, 'features_of_other_settings'), (a_test_row_in_training, 'same_clip'),
-                                         (a_test_row_in_training_under_another_name, 'same_sound'), (scaled_with_the_test_rows, 'scaled_with_test_rows')])
+@pytest.mark.parametrize(
+    'wrong, kind',
+    [
+        (labels_shifted, 'training_row_not_of_its_name'), (corpora_swapped, 'not_of_its_name'),
+        (features_shifted, 'features_of_another_row'),
+        (decibels_from_the_loudest, 'features_of_other_settings'), (a_test_row_in_training, 'same_clip'),
+        (a_test_row_in_training_under_another_name, 'same_sound'),
+        (scaled_with_the_test_rows, 'scaled_with_test_rows')])
 def test_a_table_that_is_wrong_is_named(halves, tmp_path, wrong, kind):
     write_features(*wrong(*halves), tmp_path)
     code, said, _ = command('audit', tmp_path)
@@ -41,18 +56,29 @@ def test_a_table_that_is_wrong_is_named(halves, tmp_path, wrong, kind):
 
 def test_a_table_that_is_right_is_not(halves, tmp_path):
     write_features(*halves, tmp_path)
-    assert not {'not_of_its_name', 'training_row_not_of_its_name', 'features_of_another_row', 'features_of_other_settings', 'same_clip', 'scaled_with_test_rows'} & set(command('audit', tmp_path)[1].split())
+    assert not {
+        'not_of_its_name', 'training_row_not_of_its_name', 'features_of_another_row',
+        'features_of_other_settings', 'same_clip', 'scaled_with_test_rows',
+    } & set(command('audit', tmp_path)[1].split())
 
 
 def test_a_model_whose_labels_were_permuted_is_named(tmp_path):
-    import openvino as ov, openvino.opset13 as op, shutil
+    import shutil
+
+    import openvino as ov
+    import openvino.opset13 as op
     shutil.copytree(pretrained(), tmp_path/'run')
     assert command('audit', tmp_path/'run')[:2] == (0, 'nothing shared\n')
     model = ov.Core().read_model(tmp_path/'run'/'model.xml')
     last = model.outputs[0].get_node().input_value(0)
-    ov.save_model(ov.Model([op.gather(last, np.roll(np.arange(len(LABELS)), 1), np.array(1))], model.get_parameters()), tmp_path/'model.xml', compress_to_fp16=False)
+    ov.save_model(
+        ov.Model([op.gather(last, np.roll(np.arange(len(LABELS)), 1), np.array(1))], model.get_parameters()),
+        tmp_path/'model.xml', compress_to_fp16=False)
     for name in ('model.xml', 'model.bin'): shutil.move(tmp_path/name, tmp_path/'run'/name)
     about = read_json(tmp_path/'run'/'model.json')
-    write_json(about | dict(openvino={n: fingerprint(tmp_path/'run'/n) for n in about['openvino']}), tmp_path/'run'/'model.json') # the fingerprints fit
+    # the fingerprints fit
+    write_json(
+        about | dict(openvino={n: fingerprint(tmp_path/'run' / n) for n in about['openvino']}),
+        tmp_path/'run' / 'model.json')
     code, said, _ = command('audit', tmp_path/'run')
     assert code == 1 and 'not_the_scores_it_recorded' in said

@@ -1,10 +1,17 @@
 "The README and the pages about the model say what a run measured, nothing else"
-import nbclient, nbformat, pytest
-
+import nbclient
+import nbformat
+import pytest
 from conftest import ROOT
 
 
-def markdown(nb): return [o.data['text/markdown'] for c in nb.cells if c.cell_type == 'code' for o in c.outputs if 'text/markdown' in o.get('data', {})]
+def markdown(nb):
+    return [
+        o.data['text/markdown']
+        for c in nb.cells
+        if c.cell_type == 'code'
+        for o in c.outputs
+        if 'text/markdown' in o.get('data', {})]
 
 
 @pytest.mark.parametrize('page', ['index', 'guides/Protocols', 'guides/Model_Card'])

@@ -1,18 +1,24 @@
 "Both corpora, as they are: every oddity, every clip"
-import os, shutil, subprocess, sys, time
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 
+from ser_nb.audio import load_sound
+from ser_nb.augmentation import augmented_columns
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, scan, unpack
 from ser_nb.corpora import parse_name, published_name, read_clips
 from ser_nb.corpus_adapters import recognise
-from ser_nb.leakage import audit_features, audit_sound
-from ser_nb.functionals import FEATURES, FUNCTIONALS
 from ser_nb.feature_extraction import extract
-from ser_nb.audio import load_sound
-from ser_nb.augmentation import augmented_columns
 from ser_nb.feature_store import read_features
+from ser_nb.functionals import FEATURES, FUNCTIONALS
+from ser_nb.leakage import audit_features, audit_sound
 
 
 @pytest.fixture(scope='module')
@@ -59,9 +65,12 @@ def test_the_embedded_features_are_those_of_the_original_files(reference, all_cl
     assert (len(train), len(test)) == (4201, 1051)
     both = pd.concat([train, test])
     np.testing.assert_allclose(both[list(FEATURES)], reference.loc[list(zip(both.corpus, both.file))], rtol=1e-5)
-    assert set(zip(both.corpus, both.file, both.label)) == set(all_clips[0][['corpus', 'file', 'label']].itertuples(index=False, name=None))
+    assert set(zip(both.corpus, both.file, both.label)) == set(
+        all_clips[0][['corpus', 'file', 'label']].itertuples(index=False, name=None))
     from sklearn.model_selection import train_test_split
-    rows = sorted(both[['corpus', 'file', 'label']].itertuples(index=False, name=None), key=lambda r: published_name(parse_name(r[1])))
+    rows = sorted(
+        both[['corpus', 'file', 'label']].itertuples(index=False, name=None),
+        key=lambda r: published_name(parse_name(r[1])))
     drawn, _ = train_test_split(rows, test_size=.2, stratify=[r[2] for r in rows], random_state=42)
     assert set(r[1] for r in drawn) == set(train.file)
 
@@ -80,11 +89,13 @@ def test_a_copy_at_another_level_with_its_silence_cut_is_found_and_an_actor_repe
     first, again = (actor[actor.repetition == r].reset_index(drop=True).head(20) for r in sorted(set(actor.repetition)))
     assert audit_sound(first, again) == []
     import soundfile as sf
+
     from ser_nb.audio import SR, trim
     x = trim(load_sound(first.path[7]), 40.)
     sf.write(tmp_path/'copy.wav', np.pad(.4 * x, (1234, 77)), SR, subtype='PCM_16')
     again.loc[3, 'path'] = str(tmp_path/'copy.wav')
-    assert [(f['kind'], f['clips'], f['example']) for f in audit_sound(first, again)] == [('near_identical_sound', 1, again.file[3])]
+    assert [(f['kind'], f['clips'], f['example']) for f in audit_sound(first, again)] == [
+        ('near_identical_sound', 1, again.file[3])]
 
 
 def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path):
@@ -92,12 +103,21 @@ def test_dataset_folder_is_made_again_the_same_after_a_kill(all_clips, tmp_path)
     script = 'import sys; from ser_nb.combining_datasets import *; combine(scan(sys.argv[1])[0], sys.argv[2])'
     source = os.path.commonpath(clips.path.tolist())
     child = subprocess.Popen([sys.executable, '-c', script, source, tmp_path/'killed'])
-    while not (tmp_path/'killed'/'DATASET').exists() or len(os.listdir(tmp_path/'killed'/'DATASET')) < 200: time.sleep(.02); assert child.poll() is None
-    child.kill(); child.wait()
+    while (
+        not (tmp_path/'killed' / 'DATASET').exists() or len(os.listdir(tmp_path/'killed' / 'DATASET')) < 200
+    ):
+        time.sleep(0.02)
+        assert child.poll() is None
+    child.kill()
+    child.wait()
     done = len(os.listdir(tmp_path/'killed'/'DATASET'))
-    combine(clips, tmp_path/'killed'); combine(clips, tmp_path/'whole')
+    combine(clips, tmp_path/'killed')
+    combine(clips, tmp_path/'whole')
     names = {n: sorted(p.name for p in (tmp_path/n/'DATASET').iterdir()) for n in ('killed', 'whole')}
-    assert done < len(clips) and names['killed'] == names['whole'] and {Path(n).stem for n in names['whole']} == expected_clips('ravdess_song')
+    assert (
+        done < len(clips)
+        and names['killed'] == names['whole']
+        and {Path(n).stem for n in names['whole']} == expected_clips('ravdess_song'))
     assert (tmp_path/'killed'/'clips.csv').read_bytes() == (tmp_path/'whole'/'clips.csv').read_bytes()
     assert scan(tmp_path/'whole'/'DATASET')[0].label.tolist() == clips.label.tolist() # the same rows in the same order
     assert read_clips(tmp_path/'whole'/'clips.csv').duration_s.sum() == pytest.approx(clips.duration_s.sum())
@@ -108,13 +128,16 @@ def test_every_clip_of_the_other_corpora_is_recognised(data):
     assert len(unplaced) == 0 and (found.sure == 1).all()
     assert dict(zip(found.corpus, found.clips)) == dict(nemo=2006, emovo=588, ased=1237, turev=1735)
     assert dict(zip(found.corpus, found.speakers)) == dict(nemo=9, emovo=6, ased=65, turev=6)
-    main = clips.groupby(['corpus', 'speaker']).gender.agg(lambda g: g.mode()[0]).reset_index() # three names of ASED contradict their speaker's others
+    main = (
+        clips.groupby(['corpus', 'speaker']).gender.agg(lambda g: g.mode()[0]).reset_index()
+    )  # three names of ASED contradict their speaker's others
     gender = main.groupby(['corpus', 'gender']).speaker.nunique()
     assert gender['nemo'].to_dict() == dict(female=4, male=5) and gender['ased'].to_dict() == dict(female=25, male=40)
     assert gender['emovo'].to_dict() == dict(female=3, male=3) and set(clips.gender[clips.corpus == 'turev']) == {''}
     emotions = clips.groupby('corpus').emotion.unique().map(set)
     assert emotions['emovo'] == {'neutral', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised'}
-    assert emotions['nemo'] == emotions['emovo'] - {'disgust'} and emotions['turev'] == {'angry', 'calm', 'happy', 'sad'}
+    assert emotions['nemo'] == emotions['emovo'] - {'disgust'} and emotions['turev'] == {
+        'angry', 'calm', 'happy', 'sad'}
     assert emotions['ased'] == {'neutral', 'fearful', 'happy', 'sad', 'angry'}
     assert not len(clips.query("corpus == 'nemo' and speaker == 'MK0' and emotion == 'surprised'"))
 
@@ -123,21 +146,31 @@ def test_another_corpus_goes_through_the_combine_job(data, tmp_path):
     clips, rejected = scan(data/'more'/'EMOVO')
     again = combine(clips, tmp_path)
     assert (len(clips), len(rejected), clips.label.nunique(), set(clips.language)) == (588, 0, 14, {'it'})
-    assert scan(tmp_path/'DATASET')[0].label.tolist() == again.label.tolist() == read_clips(tmp_path/'clips.csv').label.tolist()
+    assert (
+        scan(tmp_path/'DATASET')[0].label.tolist()
+        == again.label.tolist()
+        == read_clips(tmp_path/'clips.csv').label.tolist())
 
 
 def test_archives_in_any_layout_give_the_same_table(data, tmp_path):
     originals = data/'originals'
-    flat = tmp_path/'flat'; flat.mkdir()
+    flat = tmp_path/'flat'
+    flat.mkdir()
     for p in (originals/'tess').rglob('*.wav'): shutil.copy(p, flat/p.name.lower())
     shutil.make_archive(tmp_path/'TESS', 'zip', originals/'tess')
     tables = [scan(f)[0] for f in (originals/'tess', flat, unpack(tmp_path/'TESS.zip', tmp_path/'un'))]
-    for t in tables[1:]: pd.testing.assert_frame_equal(t.drop(columns=['path', 'file']), tables[0].drop(columns=['path', 'file']))
+    for t in tables[1:]:
+        pd.testing.assert_frame_equal(
+            t.drop(columns=['path', 'file']), tables[0].drop(columns=['path', 'file']))
 
 
 def test_a_damaged_clip_is_named_and_the_others_come_out(data, tmp_path):
     shutil.copytree(data/'originals'/'ravdess_song', tmp_path/'song', copy_function=shutil.copy)
     cut = tmp_path/'song'/'Actor_24'/'03-02-01-01-01-01-24.wav'
-    os.chmod(cut, 0o644); cut.write_bytes(cut.read_bytes()[:30])
+    os.chmod(cut, 0o644)
+    cut.write_bytes(cut.read_bytes()[:30])
     clips, rejected = scan(tmp_path/'song')
-    assert len(clips) == 6 and rejected.path.tolist() == [str(cut)] and 'no sound that can be read' in rejected.reason[0]
+    assert (
+        len(clips) == 6
+        and rejected.path.tolist() == [str(cut)]
+        and 'no sound that can be read' in rejected.reason[0])

@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from ser_nb.audio import (FAINTEST, LONG, SR, SoundWarning, inspect_sound, load_sound, open_sound, signal_blocks,
-                          temporary_sound, to_signal, trim)
+from ser_nb.audio import (
+    FAINTEST,
+    LONG,
+    SR,
+    SoundWarning,
+    inspect_sound,
+    load_sound,
+    open_sound,
+    signal_blocks,
+    temporary_sound,
+    to_signal,
+    trim,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -159,7 +170,9 @@ def test_every_amplitude_and_the_shortest_clips_have_a_result_or_a_reason(make, 
 
 
 def test_a_segment_is_the_same_samples_in_every_format():
-    for format, subtype in (('WAV', 'PCM_16'), ('FLAC', 'PCM_16'), ('OGG', 'VORBIS'), ('OGG', 'OPUS'), ('MP3', 'MPEG_LAYER_III')):
+    for format, subtype in (
+        ('WAV', 'PCM_16'), ('FLAC', 'PCM_16'), ('OGG', 'VORBIS'), ('OGG', 'OPUS'),
+        ('MP3', 'MPEG_LAYER_III')):
         content = written(NOISE, 8000, format, subtype)
         with open_sound(content) as f: whole = f.read()
         with open_sound(content) as f:
@@ -184,8 +197,11 @@ def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which('ffmpeg'), reason='ffmpeg is not on PATH')
-@pytest.mark.parametrize('how', ['-q:a 4 -write_xing 0 x.mp3', '-b:a 48k -ar 44100 -write_xing 0 x.mp3', '-f flac x.flac',
-                                 'x.ogg', '-c:a libopus -ar 24000 x.opus', '-c:a adpcm_ms x.wav'])
+@pytest.mark.parametrize(
+    'how',
+    [
+        '-q:a 4 -write_xing 0 x.mp3', '-b:a 48k -ar 44100 -write_xing 0 x.mp3', '-f flac x.flac', 'x.ogg',
+        '-c:a libopus -ar 24000 x.opus', '-c:a adpcm_ms x.wav'])
 def test_a_second_decoder_finds_as_many_samples(how, tmp_path):
     sf.write(tmp_path/'in.wav', NOISE, 24000)
     run = dict(cwd=tmp_path, check=True, capture_output=True)

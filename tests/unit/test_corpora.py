@@ -8,9 +8,24 @@ import pandas as pd
 import pytest
 
 from ser_nb.corpora import CLIP_COLUMNS, complete_clips, read_clips, with_target, write_clips
-from ser_nb.corpus_adapters import clips_from_folders, clips_from_pattern, load_adapters, read_adapters, read_names, recognise
-from ser_nb.corpus_formats import (corpus_table, read_audformat, read_audiofolder, read_corpus, read_emobox, suggest_words, write_audformat,
-                                   write_audiofolder)
+from ser_nb.corpus_adapters import (
+    clips_from_folders,
+    clips_from_pattern,
+    load_adapters,
+    read_adapters,
+    read_names,
+    recognise,
+)
+from ser_nb.corpus_formats import (
+    corpus_table,
+    read_audformat,
+    read_audiofolder,
+    read_corpus,
+    read_emobox,
+    suggest_words,
+    write_audformat,
+    write_audiofolder,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -80,21 +95,29 @@ def test_iemocaps_emotions_come_from_its_files_of_labels(folder):
         '[7.5700 - 8.7500]\tSes01F_impro01_M001\tfru\t[2.5000, 2.5000, 2.5000]\n'
         '[9.5700 - 9.7500]\tSes01F_impro01_F002\txxx\t[2.5000, 2.5000, 2.5000]\n')
     _, clips, unplaced = recognise(root)
-    assert clips[['speaker', 'gender', 'emotion']].values.tolist() == [['Ses01F', 'female', 'neutral'], ['Ses01M', 'male', 'frustrated']]
+    assert clips[['speaker', 'gender', 'emotion']].values.tolist() == [
+        ['Ses01F', 'female', 'neutral'], ['Ses01M', 'male', 'frustrated']]
     assert len(unplaced) == 2 # the labels, and the clip whose raters did not agree
 
 
 def test_a_name_that_fits_two_corpora_is_told(folder, tmp_path):
-    (tmp_path/'own.toml').write_text("[ours]\npattern = '{emotion}-{speaker:f\\d}-{statement}'\nemotion = {dis = 'disgust'}\n")
+    (tmp_path/'own.toml').write_text(
+        "[ours]\npattern = '{emotion}-{speaker:f\\d}-{statement}'\nemotion = {dis = 'disgust'}\n")
     found, clips, _ = recognise(folder('x/dis-f1-b1.wav', 'x/gio-f1-b1.wav'), load_adapters(tmp_path/'own.toml'))
     assert (found.corpus[0], found.sure[0], found.fits_also[0]) == ('emovo', .5, 'ours (1)')
 
 
-@pytest.mark.parametrize('text, message', [
-    ('[a\n', 'not TOML'), ('a = 1\n', "corpus 'a': not a table"), ("[a]\nemotion = {}\n", "'pattern' is missing"),
-    ("[a]\npattern = '{speaker}'\n", 'no emotion'), ("[a]\npattern = '{emotion'\n", 'a brace without its counterpart'),
-    ("[a]\npattern = '{emotion}'\nemotoin = 'x'\n", "'emotoin' is neither a column"), ("[a]\npattern = '{emotion:(}'\n", 'pattern'),
-    ("[a]\npattern = '{emotion}'\ngender = {from = 'who', x = 'male'}\n", "the field 'who', which the pattern does not have")])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('[a\n', 'not TOML'), ('a = 1\n', "corpus 'a': not a table"),
+        ("[a]\nemotion = {}\n", "'pattern' is missing"), ("[a]\npattern = '{speaker}'\n", 'no emotion'),
+        ("[a]\npattern = '{emotion'\n", 'a brace without its counterpart'),
+        ("[a]\npattern = '{emotion}'\nemotoin = 'x'\n", "'emotoin' is neither a column"),
+        ("[a]\npattern = '{emotion:(}'\n", 'pattern'),
+        (
+            "[a]\npattern = '{emotion}'\ngender = {from = 'who', x = 'male'}\n",
+            "the field 'who', which the pattern does not have")])
 def test_a_broken_table_of_adapters_names_the_file_and_what_is_wrong(tmp_path, text, message):
     (tmp_path/'own.toml').write_text(text)
     with pytest.raises(ValueError, match='own.toml') as e:
@@ -103,7 +126,9 @@ def test_a_broken_table_of_adapters_names_the_file_and_what_is_wrong(tmp_path, t
 
 
 def test_a_pattern_reads_what_fits_and_lists_what_does_not(folder):
-    clips, left = clips_from_pattern(folder('b/anna_joy_1.wav', 'b/ben_fear_2.wav', 'b/cy_b_fear_2.wav', 'b/notes.txt'), '{speaker}_{emotion}_{take}.wav', dict(joy='happy'))
+    clips, left = clips_from_pattern(
+        folder('b/anna_joy_1.wav', 'b/ben_fear_2.wav', 'b/cy_b_fear_2.wav', 'b/notes.txt'),
+        '{speaker}_{emotion}_{take}.wav', dict(joy='happy'))
     assert clips[['speaker', 'emotion', 'repetition']].values.tolist() == [['anna', 'happy', '1'], ['ben', 'fear', '2']]
     assert [os.path.basename(p) for p in left.path] == ['cy_b_fear_2.wav', 'notes.txt']
 
@@ -131,23 +156,32 @@ def test_near_words_are_suggested_and_not_changed(folder):
 def test_a_table_with_three_columns_is_a_clip_table(tmp_path):
     (tmp_path/'own.csv').write_text('path,emotion,speaker\nx/a.wav,joy,01\nx/b.wav,fear,02\n')
     clips = read_clips(tmp_path/'own.csv')
-    assert list(clips) == CLIP_COLUMNS and clips.label.tolist() == ['joy', 'fear'] and clips.speaker.tolist() == ['01', '02']
+    assert (
+        list(clips) == CLIP_COLUMNS
+        and clips.label.tolist() == ['joy', 'fear']
+        and clips.speaker.tolist() == ['01', '02'])
     write_clips(clips, tmp_path/'sub'/'again.csv')
     assert [os.path.normpath(p) for p in read_clips(tmp_path/'sub'/'again.csv').path] == clips.path.tolist()
 
 
 def test_segments_and_numbers_survive_writing(tmp_path):
-    clips = complete_clips(pd.DataFrame(dict(path=[str(tmp_path/'a.wav')] * 2, speaker='s', emotion=['x', 'y'], start_s=[0, 1.5], end_s=[1.5, np.nan],
-                                             sample_rate=[16000, np.nan])))
+    clips = complete_clips(
+        pd.DataFrame(
+            dict(
+                path=[str(tmp_path/'a.wav')] * 2, speaker='s', emotion=['x', 'y'], start_s=[0, 1.5],
+                end_s=[1.5, np.nan], sample_rate=[16000, np.nan])))
     write_clips(clips, tmp_path/'clips.csv')
     again = read_clips(tmp_path/'clips.csv')
     pd.testing.assert_frame_equal(again, clips, check_dtype=False)
     assert ',16000,' in (tmp_path/'clips.csv').read_text()
 
 
-@pytest.mark.parametrize('header, row, message', [
-    ('start_s', '-1', "column 'start_s'"), ('end_s', '0', "column 'end_s'"), ('duration_s', 'inf', "column 'duration_s': 'inf' is not a number"),
-    ('sample_rate', 'fast', "column 'sample_rate': 'fast' is not a number")])
+@pytest.mark.parametrize(
+    'header, row, message',
+    [
+        ('start_s', '-1', "column 'start_s'"), ('end_s', '0', "column 'end_s'"),
+        ('duration_s', 'inf', "column 'duration_s': 'inf' is not a number"),
+        ('sample_rate', 'fast', "column 'sample_rate': 'fast' is not a number")])
 def test_a_wrong_number_is_refused_with_its_row_and_column(tmp_path, header, row, message):
     (tmp_path/'own.csv').write_text(f'path,emotion,speaker,{header}\na.wav,joy,01,\nb.wav,joy,01,{row}\n')
     with pytest.raises(ValueError, match='own.csv, row 2') as e:
@@ -159,7 +193,8 @@ def test_a_wrong_number_is_refused_with_its_row_and_column(tmp_path, header, row
 
 
 def test_any_column_can_be_the_target():
-    clips = complete_clips(pd.DataFrame(dict(path=['a', 'b', 'c'], speaker='s', emotion='joy', intensity=['low', 'high', ''])))
+    clips = complete_clips(
+        pd.DataFrame(dict(path=['a', 'b', 'c'], speaker='s', emotion='joy', intensity=['low', 'high', ''])))
     with pytest.warns(UserWarning, match='1 of 3 clips have no value'):
         assert with_target(clips, 'intensity').label.tolist() == ['low', 'high']
     with pytest.raises(ValueError, match="every clip has the value 'joy'"):
@@ -184,8 +219,11 @@ def example(root):
     for p in paths:
         p.parent.mkdir(parents=True, exist_ok=True)
         p.write_bytes(p.name.encode())
-    return complete_clips(pd.DataFrame(dict(path=[str(p) for p in paths], speaker=['a', 'a', 'b'], gender=['female', 'female', 'male'],
-                                            emotion=['happy', 'boredom', 'happy'], intensity=['low', '', 'high'])))
+    return complete_clips(
+        pd.DataFrame(
+            dict(
+                path=[str(p) for p in paths], speaker=['a', 'a', 'b'], gender=['female', 'female', 'male'],
+                emotion=['happy', 'boredom', 'happy'], intensity=['low', '', 'high'])))
 
 
 @pytest.mark.parametrize('segmented', [False, True])
@@ -200,7 +238,8 @@ def test_audformat_itself_reads_what_is_written(tmp_path, segmented):
     assert table.emotion.tolist() == clips.emotion.tolist() and table.speaker.tolist() == clips.speaker.tolist()
     assert audformat.is_segmented_index(table) == segmented
     if segmented:
-        assert table.index.get_level_values('end')[0].total_seconds() == 1.25 and pd.isna(table.index.get_level_values('end')[2])
+        assert table.index.get_level_values('end')[0].total_seconds() == 1.25 and pd.isna(
+            table.index.get_level_values('end')[2])
     columns = ['file', 'speaker', 'gender', 'emotion', 'label', 'intensity', 'start_s', 'end_s']
     pd.testing.assert_frame_equal(read_audformat(tmp_path)[columns], clips[columns], check_dtype=False)
 
@@ -217,7 +256,10 @@ def test_what_audformat_writes_is_read_with_the_facts_of_speakers(tmp_path, stor
     db['speaker']['gender'].set(['female', 'male'])
     db.schemes['speaker'] = audformat.Scheme('str', labels='speaker')
     files = ['a/1.wav', 'a/2.wav']
-    index = audformat.segmented_index(files, ['0s', '1.5s'], ['1s', pd.NaT]) if segmented else audformat.filewise_index(files)
+    index = (
+        audformat.segmented_index(files, ['0s', '1.5s'], ['1s', pd.NaT])
+        if segmented
+        else audformat.filewise_index(files))
     db['all'] = audformat.Table(index)
     for column, values in dict(emotion=['anger', 'joy'], speaker=['s1', 's2']).items():
         db['all'][column] = audformat.Column(scheme_id=column)
@@ -227,7 +269,8 @@ def test_what_audformat_writes_is_read_with_the_facts_of_speakers(tmp_path, stor
     assert clips[['emotion', 'speaker', 'gender', 'language', 'corpus']].values.tolist() == [
         ['anger', 's1', 'female', 'deu', 'mydb'], ['joy', 's2', 'male', 'deu', 'mydb']]
     assert clips.label.tolist() == ['female_anger', 'male_joy'] and clips.path[0] == os.path.join(tmp_path, 'a/1.wav')
-    assert (clips.start_s.fillna(-1).tolist(), clips.end_s.fillna(-1).tolist()) == (([0, 1.5], [1, -1]) if segmented else ([-1, -1], [-1, -1]))
+    assert (clips.start_s.fillna(-1).tolist(), clips.end_s.fillna(-1).tolist()) == (
+        ([0, 1.5], [1, -1]) if segmented else ([-1, -1], [-1, -1]))
 
 
 def test_a_pickled_table_is_never_opened(tmp_path):
@@ -249,11 +292,15 @@ def test_an_audiofolder_comes_back_the_same_and_its_splits_are_named(tmp_path):
 
 
 def test_lines_of_emobox_are_read_with_their_speakers(tmp_path):
-    lines = {'train': ['downloads/ased/05Angry/a5-02-01-01-54.wav'], 'test': ['downloads/ased/05Angry/a5-07-01-02-54.wav']}
+    lines = {
+        'train': ['downloads/ased/05Angry/a5-02-01-01-54.wav'],
+        'test': ['downloads/ased/05Angry/a5-07-01-02-54.wav']}
     for split, wavs in lines.items():
-        (tmp_path/f'ased_{split}_fold_1.jsonl').write_text('\n'.join(f'{{"wav": "{w}", "emo": "a", "dataset": "ased", "length": 2.4}}' for w in wavs))
+        (tmp_path/f'ased_{split}_fold_1.jsonl').write_text(
+            '\n'.join(f'{{"wav": "{w}", "emo": "a", "dataset": "ased", "length": 2.4}}' for w in wavs))
     clips = read_emobox(tmp_path)
-    assert clips[['speaker', 'emotion', 'split', 'statement']].values.tolist() == [['54', 'angry', 'test', 'a07'], ['54', 'angry', 'train', 'a02']]
+    assert clips[['speaker', 'emotion', 'split', 'statement']].values.tolist() == [
+        ['54', 'angry', 'test', 'a07'], ['54', 'angry', 'train', 'a02']]
     (tmp_path/'ased_train_fold_1.jsonl').write_text('{"wav": "x.wav", "emo": "a"}\nnonsense\n')
     with pytest.raises(ValueError, match='ased_train_fold_1.jsonl, line 2'):
         read_emobox(tmp_path)

@@ -11,8 +11,13 @@ pytestmark = pytest.mark.unit
 
 
 def clips(sentence_of=lambda t, e: f't{t}', corpus='mine'):
-    rows = [dict(file=f'{s}-{t}-{e}', corpus=corpus, speaker=f's{s}', gender='', emotion=e, label=e, statement=sentence_of(t, e))
-            for s in range(8) for t in range(4) for e in ('angry', 'happy', 'sad')]
+    rows = [
+        dict(
+            file=f'{s}-{t}-{e}', corpus=corpus, speaker=f's{s}', gender='', emotion=e, label=e,
+            statement=sentence_of(t, e))
+        for s in range(8)
+        for t in range(4)
+        for e in ('angry', 'happy', 'sad')]
     return pd.DataFrame(rows)
 
 
@@ -57,7 +62,8 @@ def test_a_background_noise_that_differs_by_emotion_is_found(tmp_path):
 
 
 def test_a_run_folder_without_features_says_that_nothing_was_checked_again(tmp_path):
-    (tmp_path/'metrics.json').write_text('{"audit": [{"kind": "same_sound", "severity": "error", "clips": 1, "example": "a"}]}')
+    (tmp_path/'metrics.json').write_text(
+        '{"audit": [{"kind": "same_sound", "severity": "error", "clips": 1, "example": "a"}]}')
     assert kinds(leakage.audit_file(tmp_path)) == ['same_sound', 'not_rechecked']
 
 
@@ -66,8 +72,15 @@ def test_sentences_of_ased_are_found_and_those_of_ravdess_are_not():
     if not DATA.is_dir(): pytest.skip(f'the real corpora are not at {DATA}')
     from ser_nb.corpora import parse_name
     emotions = dict(n='neutral', f='fearful', h='happy', s='sad', a='angry')
-    ased = pd.DataFrame([dict(file=p.stem, corpus='ased', speaker=p.stem.split('-')[4], gender='', emotion=emotions[p.stem[0]],
-                              label=emotions[p.stem[0]], statement=p.stem[:5]) for p in sorted((DATA/'more'/'ASED').rglob('*.opus'))])
-    ravdess = pd.DataFrame([dict(file=p.stem, **parse_name(p)) for p in sorted((DATA/'flac22k'/'ravdess_speech').rglob('*.flac'))])
+    ased = pd.DataFrame(
+        [
+            dict(
+                file=p.stem, corpus='ased', speaker=p.stem.split('-')[4], gender='',
+                emotion=emotions[p.stem[0]], label=emotions[p.stem[0]], statement=p.stem[:5])
+            for p in sorted((DATA/'more' / 'ASED').rglob('*.opus'))])
+    ravdess = pd.DataFrame(
+        [
+            dict(file=p.stem, **parse_name(p))
+            for p in sorted((DATA/'flac22k' / 'ravdess_speech').rglob('*.flac'))])
     assert kinds(leakage.audit_shortcuts(ased)) == ['sentence_gives_emotion']
     assert leakage.audit_shortcuts(ravdess) == []

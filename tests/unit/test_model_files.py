@@ -65,10 +65,13 @@ def test_names_in_model_json_are_never_paths(run):
 
 # model.json
 
-@pytest.mark.parametrize('text, fault', [
-    ('{"format": ' + '1' * 5000 + '}', 'a number of 5000 digits'), ('{"a":' * 100_000, 'not valid JSON'),
-    ('{"format": 6, "format": 6}', 'stands twice'), ('{"temperature": NaN}', 'no finite number'),
-    ('{"temperature": 1e999}', 'no finite number'), ('{"a": "\\ud800"}', 'not valid JSON'), ('[1]', 'not a JSON object')])
+@pytest.mark.parametrize(
+    'text, fault',
+    [
+        ('{"format": ' + '1' * 5000 + '}', 'a number of 5000 digits'),
+        ('{"a":' * 100_000, 'not valid JSON'), ('{"format": 6, "format": 6}', 'stands twice'),
+        ('{"temperature": NaN}', 'no finite number'), ('{"temperature": 1e999}', 'no finite number'),
+        ('{"a": "\\ud800"}', 'not valid JSON'), ('[1]', 'not a JSON object')])
 def test_json_that_other_readers_choke_on_is_refused(run, text, fault):
     (run/'model.json').write_text(text)
     refused(read_model_json, run, fault)

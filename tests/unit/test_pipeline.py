@@ -12,7 +12,9 @@ from ser_nb.command_line import main
 from ser_nb.pipeline import JOBS, notebook_path, setup_code, skipped_cells
 
 pytestmark = pytest.mark.unit
-COMMAND = [sys.executable, '-c', "import sys; sys.argv[0] = 'ser-nb'; from ser_nb.command_line import main_entry; main_entry()"]
+COMMAND = [
+    sys.executable, '-c',
+    "import sys; sys.argv[0] = 'ser-nb'; from ser_nb.command_line import main_entry; main_entry()"]
 
 
 @pytest.mark.parametrize('job', JOBS)
@@ -25,8 +27,12 @@ def test_a_job_uses_no_name_that_only_its_story_defines(job):
         if c['cell_type'] == 'code': code.append(setup_code(source) if i in skipped else source)
     shared = [line for source in code for line in source.splitlines() if not line.startswith(('%', '!'))]
     done = subprocess.run([sys.executable, '-m', 'pyflakes'], input='\n'.join(shared), capture_output=True, text=True)
-    wrong = sorted({line.split('undefined name')[1].strip() for line in done.stdout.splitlines() if 'undefined name' in line}
-                   - {"'display'", "'__file__'"})
+    wrong = sorted(
+        {
+            line.split('undefined name')[1].strip()
+            for line in done.stdout.splitlines()
+            if 'undefined name' in line}
+        - {"'display'", "'__file__'"})
     assert not wrong, f'{job}: {", ".join(wrong)}'
 
 
@@ -81,6 +87,9 @@ def test_without_arguments_the_command_says_what_to_do_next():
 
 
 def test_the_command_of_version_0_1_still_starts():
-    done = subprocess.run([sys.executable, '-c', "import sys; sys.argv = ['ser-nb', '--version']\nfrom ser_nb.pipeline import main; main()"],
-                          capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [
+            sys.executable, '-c',
+            "import sys; sys.argv = ['ser-nb', '--version']\nfrom ser_nb.pipeline import main; main()"],
+        capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and 'version' in done.stdout

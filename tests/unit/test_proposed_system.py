@@ -6,8 +6,15 @@ import pytest
 from ser_nb.functionals import FEATURES
 from ser_nb.keras_tools import predict_proba
 from ser_nb.pipeline import job_parameters
-from ser_nb.proposed_system import (COLUMNS, SETTINGS, build_network, fit_reduction, layer_table,
-                                    patched_sklearn, train_model)
+from ser_nb.proposed_system import (
+    COLUMNS,
+    SETTINGS,
+    build_network,
+    fit_reduction,
+    layer_table,
+    patched_sklearn,
+    train_model,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -51,4 +58,5 @@ def test_patch_of_scikit_learn_ends_with_its_block():
 
 
 def test_job_takes_the_parameters_of_the_training():
-    assert {'epochs', 'patience', 'batch_size', 'learning_rate', 'held_out', 'seed', 'splits', 'folds'} <= set(job_parameters('train'))
+    assert {'epochs', 'patience', 'batch_size', 'learning_rate', 'held_out', 'seed', 'splits', 'folds'} <= set(
+        job_parameters('train'))

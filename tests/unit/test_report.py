@@ -41,16 +41,20 @@ def test_a_folder_of_figures_that_is_a_link_stays_out_of_the_page(tmp_path):
     assert 'src="data:' not in report_html(run)
 
 
-@pytest.mark.parametrize('text', ['{"scores": NaN}', '[' * 100_000, '9' * 5000, '{"a": ' + '9' * 4000 + '}', '{"a": 1e999}', ''])
+@pytest.mark.parametrize(
+    'text', ['{"scores": NaN}', '[' * 100_000, '9' * 5000, '{"a": ' + '9' * 4000 + '}', '{"a": 1e999}', ''])
 def test_a_record_that_is_no_json_is_refused_in_one_line(text, tmp_path):
     (tmp_path/'metrics.json').write_text(text)
     refused(tmp_path)
 
 
-@pytest.mark.parametrize('changed', [dict(timings={'train': {'fit': [-1]}}), dict(timings={'train': {'fit': [True, 1e300]}}),
-                                     dict(scores={'p': {'m': {'uar': 87}}}), dict(scores={'p': {'m': {'uar_ci': [0]}}}),
-                                     dict(scores=[]), dict(schema=3), dict(machine={'cores': 0}), dict(job='<b>'),
-                                     dict(versions={'x': 'y' * 1000}), dict(audit=[{'clips': -1}])])
+@pytest.mark.parametrize(
+    'changed',
+    [
+        dict(timings={'train': {'fit': [-1]}}), dict(timings={'train': {'fit': [True, 1e300]}}),
+        dict(scores={'p': {'m': {'uar': 87}}}), dict(scores={'p': {'m': {'uar_ci': [0]}}}), dict(scores=[]),
+        dict(schema=3), dict(machine={'cores': 0}), dict(job='<b>'), dict(versions={'x': 'y' * 1000}),
+        dict(audit=[{'clips': -1}])])
 def test_a_record_with_a_value_out_of_range_is_refused_in_one_line(changed, tmp_path):
     refused(write(tmp_path, **changed))
 

@@ -7,9 +7,8 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from ser_nb.files import read_regular
+from ser_nb.files import read_json, read_regular
 from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics, record
-from ser_nb.files import read_json
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +19,9 @@ def test_a_record_of_version_1_is_read_as_version_2_and_loses_nothing(name):
     given, read = read_json(path), read_metrics(path)
     assert tuple(read) == METRICS_KEYS and read['schema'] == 2
     if 'schema' in given: return
-    kept = {p: {m: {k: v for k, v in s.items() if k != 'ci'} for m, s in of.items()} for p, of in nested_scores(read).items()}
+    kept = {
+        p: {m: {k: v for k, v in s.items() if k != 'ci'} for m, s in of.items()}
+        for p, of in nested_scores(read).items()}
     assert kept == given['scores']
 
 
@@ -38,7 +39,9 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
 
 
 def test_workers_end_when_their_parent_is_killed():
-    code = 'from ser_nb.run_folder import in_processes; import time; print("on", flush=True); list(in_processes(time.sleep, [60] * 4, 2))'
+    code = (
+        'from ser_nb.run_folder import in_processes; import time; print("on", flush=True);'
+        ' list(in_processes(time.sleep, [60] * 4, 2))')
     parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == 'on\n'
     time.sleep(5) # until the workers have begun

@@ -13,11 +13,23 @@ import pytest
 
 from ser_nb import speech_encoder
 from ser_nb.files import fingerprint, write_json
-from ser_nb.speech_encoder import (build_encoder, check_weights, encode, encoder_dir, encoder_features,
-                                   encoder_ready, fetch_weights, load_encoder, log_mel, random_weights, read_weights)
+from ser_nb.speech_encoder import (
+    build_encoder,
+    check_weights,
+    encode,
+    encoder_dir,
+    encoder_features,
+    encoder_ready,
+    fetch_weights,
+    load_encoder,
+    log_mel,
+    random_weights,
+    read_weights,
+)
 
 pytestmark = pytest.mark.unit
-needs_weights = pytest.mark.skipif(not encoder_ready(), reason="the encoder's weights are not in the cache: ser-nb weights")
+needs_weights = pytest.mark.skipif(
+    not encoder_ready(), reason="the encoder's weights are not in the cache: ser-nb weights")
 RNG = np.random.default_rng(0)
 SMALL = random_weights()
 SOUND = RNG.normal(size=3 * 16_000)
@@ -193,8 +205,11 @@ def first_block(weights, x):
     def dense(x, name): return x @ w[f'layer_0/{name}/weight'].T + w[f'layer_0/{name}/bias']
     def normed(x, name): return norm(x, w[f'layer_0/{name}/layer_norm/gamma'], w[f'layer_0/{name}/layer_norm/beta'])
     heads = []
-    for q, k, v in zip(*(np.split(part, int(w['num_heads']), axis=1)
-                         for part in np.split(dense(normed(x, 'self_attention'), 'self_attention/linear_0'), 3, axis=1))):
+    for q, k, v in zip(
+        *(
+            np.split(part, int(w['num_heads']), axis=1)
+            for part in np.split(dense(normed(x, 'self_attention'), 'self_attention/linear_0'), 3, axis=1))
+    ):
         scores = np.exp(q @ k.T / q.shape[1] ** .5)
         heads.append(scores / scores.sum(1, keepdims=True) @ v)
     x = x + dense(np.concatenate(heads, axis=1), 'self_attention/linear_1')
@@ -238,7 +253,9 @@ def test_features_depend_neither_on_neighbours_nor_on_order_nor_on_threads():
     for batch, one in zip(encode(spectrograms, batch_size=3), encode(spectrograms)):
         assert abs(batch - one).max() < 1e-4 * one.std()
     for threads in (1, 2):
-        for other, one in zip(encode(spectrograms, encoder=speech_encoder._load(encoder_dir(), threads)), encode(spectrograms)):
+        for other, one in zip(
+            encode(spectrograms, encoder=speech_encoder._load(encoder_dir(), threads)), encode(spectrograms)
+        ):
             assert abs(other - one).max() < 1e-4 * one.std()
 
 
@@ -249,5 +266,7 @@ def test_a_minute_of_sound_has_features_too():
 
 def test_importing_it_brings_neither_openvino_nor_keras_nor_pandas():
     import subprocess
-    code = "import sys, ser_nb.speech_encoder; print([m for m in ('openvino', 'keras', 'tensorflow', 'pandas', 'sklearn', 'librosa', 'requests') if m in sys.modules])"
+    code = (
+        "import sys, ser_nb.speech_encoder; print([m for m in ('openvino', 'keras', 'tensorflow', 'pandas',"
+        " 'sklearn', 'librosa', 'requests') if m in sys.modules])")
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'

@@ -10,8 +10,13 @@ pytestmark = pytest.mark.unit
 
 def corpus(name='mine', speakers=6, sentences=6, emotions=('angry', 'happy', 'sad'), known=True):
     "A table of a corpus in which every speaker speaks every sentence in every emotion"
-    rows = [dict(file=f'{s}-{t}-{e}', corpus=name, speaker=f's{s}', gender='', emotion=e, label=e, statement=f't{t}' if known else '')
-            for s in range(speakers) for t in range(sentences) for e in emotions]
+    rows = [
+        dict(
+            file=f'{s}-{t}-{e}', corpus=name, speaker=f's{s}', gender='', emotion=e, label=e,
+            statement=f't{t}' if known else '')
+        for s in range(speakers)
+        for t in range(sentences)
+        for e in emotions]
     table = pd.DataFrame(rows)
     rng = np.random.default_rng(0)
     values = rng.normal(size=(len(table), 5)) + table.emotion.map(emotions.index).to_numpy()[:, None]
@@ -66,7 +71,8 @@ def test_settings_are_chosen_on_speakers_that_neither_train_nor_test():
 def test_a_label_that_a_training_set_lacks_gets_no_probability():
     rows = corpus()
     rare = rows[(rows.emotion != 'sad') | (rows.speaker == 's0')]
-    found = splits.cross_validate(lambda train, test, fold: splits.nearest_neighbour(train, test), splits.unseen_speakers(rare))
+    found = splits.cross_validate(
+        lambda train, test, fold: splits.nearest_neighbour(train, test), splits.unseen_speakers(rare))
     assert found[['p_angry', 'p_happy', 'p_sad']].notna().all().all()
     assert np.allclose(found[['p_angry', 'p_happy', 'p_sad']].sum(axis=1), 1)
 
