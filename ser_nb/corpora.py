@@ -57,17 +57,21 @@ def order_labels(names # emotions or labels, any words, in any order and number
     return sorted(set(map(str, names)), key=place)
 
 # %% ../nbs/library/Corpora.ipynb #d698bc24
-_RAVDESS_PARTS = dict(modality=('03',), channel=('01', '02'), emotion=tuple(f'{i:02}' for i in range(1, 9)), intensity=('01', '02'),
-                      statement=('01', '02'), repetition=('01', '02'), actor=tuple(f'{i:02}' for i in range(1, 25)))
+_RAVDESS_PARTS = dict(
+    modality=('03',), channel=('01', '02'), emotion=tuple(f'{i:02}' for i in range(1, 9)),
+    intensity=('01', '02'), statement=('01', '02'), repetition=('01', '02'),
+    actor=tuple(f'{i:02}' for i in range(1, 25)))
 
 def parse_ravdess(stem:str # a file name without its ending
                  ) -> dict: # corpus, speaker, gender, emotion, label, intensity, statement, repetition
     "What a RAVDESS name says"
     code = dict(zip(_RAVDESS_PARTS, stem.split('-')))
     for part, allowed in _RAVDESS_PARTS.items():
-        if code[part] not in allowed: raise ValueError(f'{part} {code[part]!r} is not one of {allowed[0]} to {allowed[-1]}')
+        if code[part] not in allowed:
+            raise ValueError(f'{part} {code[part]!r} is not one of {allowed[0]} to {allowed[-1]}')
     if (code['emotion'], code['intensity']) == ('01', '02'): raise ValueError('RAVDESS has no strong neutral')
-    if code['channel'] == '02' and code['emotion'] in ('07', '08'): raise ValueError('RAVDESS has no sung disgust or surprise')
+    if code['channel'] == '02' and code['emotion'] in ('07', '08'):
+        raise ValueError('RAVDESS has no sung disgust or surprise')
     corpus = 'ravdess_speech' if code['channel'] == '01' else 'ravdess_song'
     gender = 'male' if int(code['actor']) % 2 else 'female'
     return _meaning(corpus, code['actor'], gender, EMOTIONS[int(code['emotion']) - 1],
@@ -78,7 +82,8 @@ def _meaning(corpus, speaker, gender, emotion, intensity, statement, repetition)
                 intensity=intensity, statement=statement, repetition=repetition)
 
 # %% ../nbs/library/Corpora.ipynb #7329feb8
-TESS_WORDS = tuple('''back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk chat check cheek
+TESS_WORDS = tuple(
+    '''back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk chat check cheek
 chief choice cool dab date dead death deep dime dip ditch dodge dog doll door fail fall far fat fit five food gap gas gaze germ get gin goal
 good goose gun half hall hash hate have haze hire hit hole home hurl hush jail jar join judge jug juice keen keep keg kick kill king kite
 knock late laud lean learn lease lid life limb live loaf long lore lose lot love luck make match merge mess met mill mob mode mood moon mop
@@ -87,7 +92,9 @@ red ring ripe road room rose rot rough rush said sail search seize sell shack sh
 sub such sure take talk tape team tell thin third thought thumb time tip tire ton tool tough turn vine voice void vote wag walk wash week
 wheat when which whip white wife wire witch yearn yes young youth'''.split())
 TESS_SPEAKERS = {'OAF': '26', 'OA': '26', 'YAF': '28'}
-TESS_EMOTIONS = {'neutral': 'neutral', 'happy': 'happy', 'sad': 'sad', 'angry': 'angry', 'fear': 'fearful', 'disgust': 'disgust', 'ps': 'surprised'}
+TESS_EMOTIONS = {
+    'neutral': 'neutral', 'happy': 'happy', 'sad': 'sad', 'angry': 'angry', 'fear': 'fearful',
+    'disgust': 'disgust', 'ps': 'surprised'}
 
 # %% ../nbs/library/Corpora.ipynb #c45ce745
 def parse_tess(stem:str # a file name without its ending, in TESS's own form or in DATASET's
@@ -95,13 +102,15 @@ def parse_tess(stem:str # a file name without its ending, in TESS's own form or 
     "What a TESS name says; `statement` is the word's number, 001 to 200"
     if m := re.fullmatch(r'03-01-(0[1-8])-01-(\d{3})-01-(26|28)', stem, re.ASCII):
         emotion, statement, speaker = EMOTIONS[int(m[1]) - 1], m[2], m[3]
-        if not 1 <= int(statement) <= len(TESS_WORDS): raise ValueError(f'word number {statement!r} is not one of 001 to {len(TESS_WORDS)}')
+        if not 1 <= int(statement) <= len(TESS_WORDS):
+            raise ValueError(f'word number {statement!r} is not one of 001 to {len(TESS_WORDS)}')
         if emotion == 'calm': raise ValueError('TESS has no calm')
         return _meaning('tess', speaker, 'female', emotion, 'normal', statement, '01')
     who, word, emotion = stem.split('_', 2)
     if who.upper() not in TESS_SPEAKERS: raise ValueError(f'{who!r} is not a TESS speaker: OAF or YAF')
     if word.lower() not in TESS_WORDS: raise ValueError(f"{word!r} is not one of TESS's 200 words")
-    if emotion.lower() not in TESS_EMOTIONS: raise ValueError(f'{emotion!r} is not a TESS emotion: one of {", ".join(TESS_EMOTIONS)}')
+    if emotion.lower() not in TESS_EMOTIONS:
+        raise ValueError(f'{emotion!r} is not a TESS emotion: one of {", ".join(TESS_EMOTIONS)}')
     return _meaning('tess', TESS_SPEAKERS[who.upper()], 'female', TESS_EMOTIONS[emotion.lower()], 'normal',
                     f'{TESS_WORDS.index(word.lower()) + 1:03}', '01')
 
@@ -118,8 +127,11 @@ def parse_name(path:str|Path # a file of either corpus, original or in DATASET/
 def dataset_name(clip # a row of the clip table, or a dict of its columns
                 ) -> str: # for instance '03-01-06-01-001-01-26'
     "A clip's name in DATASET/: RAVDESS's seven parts, for TESS too"
-    return '-'.join(('03', '02' if clip['corpus'] == 'ravdess_song' else '01', f"{EMOTIONS.index(clip['emotion']) + 1:02}",
-                     '02' if clip['intensity'] == 'strong' else '01', clip['statement'], clip['repetition'], clip['speaker']))
+    return '-'.join(
+        (
+            '03', '02' if clip['corpus'] == 'ravdess_song' else '01',
+            f"{EMOTIONS.index(clip['emotion']) + 1:02}", '02' if clip['intensity'] == 'strong' else '01',
+            clip['statement'], clip['repetition'], clip['speaker']))
 
 # %% ../nbs/library/Corpora.ipynb #6a1ddd47
 def published_name(clip # a row of the clip table, or a dict of its columns
@@ -138,8 +150,13 @@ def emotion_mapping() -> pd.DataFrame: # one row an emotion
     "The article's number, RAVDESS's code and TESS's word for each emotion"
     import pandas as pd
     tess = {v: k for k, v in TESS_EMOTIONS.items()}
-    return pd.DataFrame([dict(number=i, emotion=e, ravdess=f'{i + 1:02}', tess=tess.get(e, '-'), labels=', '.join(label_of(g, e) for g in GENDERS))
-                         for i, e in enumerate(EMOTIONS)]).set_index('number')
+    return pd.DataFrame(
+        [
+            dict(
+                number=i, emotion=e, ravdess=f'{i + 1:02}', tess=tess.get(e, '-'),
+                labels=', '.join(label_of(g, e) for g in GENDERS))
+            for i, e in enumerate(EMOTIONS)]
+    ).set_index('number')
 
 # %% ../nbs/library/Corpora.ipynb #88a1eed3
 def find_files(folder:str|Path # where to look; links to folders are followed, once each
@@ -149,7 +166,11 @@ def find_files(folder:str|Path # where to look; links to folders are followed, o
     found, seen = [], set()
     for at, dirs, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(at))
-        dirs[:] = [d for d in dirs if os.path.realpath(os.path.join(at, d)) not in seen and d != '__MACOSX' and not d.startswith('.')]
+        dirs[:] = [
+            d
+            for d in dirs
+            if os.path.realpath(os.path.join(at, d)) not in seen and d != '__MACOSX' and not d.startswith('.')
+        ]
         found += [Path(at)/f for f in files if not f.startswith('.') and f not in ('Thumbs.db', 'desktop.ini')]
     return sorted(found)
 
@@ -257,7 +278,9 @@ def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and e
     import pandas as pd
     clips = read_table(path, _CLIP_TEXT, 'a clip table')
     if missing := [c for c in NEEDED_COLUMNS if c not in clips]:
-        raise ValueError(f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)}; the others may be absent)')
+        raise ValueError(
+            f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)}; the others may be absent)'
+        )
     clips = complete_clips(clips)
     numbers = {c: pd.to_numeric(clips[c], errors='coerce').astype(float) for c in NUMBER_COLUMNS}
     good = _check_clips(clips, numbers, path, errors)
@@ -273,12 +296,18 @@ def with_target(clips:pd.DataFrame, # a clip table
                ) -> pd.DataFrame: # the clips that have a value, with `label` = that value
     "Choose what is to be predicted"
     if target not in clips:
-        raise ValueError(f'target {target!r}: no such column; one of {", ".join(c for c in clips if c not in ("file", "path", "sha256"))}')
+        raise ValueError(
+            f'target {target!r}: no such column; one of'
+            f' {", ".join(c for c in clips if c not in ("file", "path", "sha256"))}')
     values = clips[target].fillna('').astype(str)
     has = values != ''
     if values[has].nunique() < 2:
-        raise ValueError(f'target {target!r}: {"every clip has the value " + repr(values[has].iloc[0]) if has.any() else "no clip has a value"}; '
-                         'two classes are needed at least')
+        raise ValueError(
+            f'target {target!r}:'
+            f' {"every clip has the value " + repr(values[has].iloc[0]) if has.any() else "no clip has a value"};'
+            ' two classes are needed at least')
     if not has.all():
-        warnings.warn(f'target {target!r}: {(~has).sum():,} of {len(clips):,} clips have no value and are left out', stacklevel=2)
+        warnings.warn(
+            f'target {target!r}: {(~has).sum():,} of {len(clips):,} clips have no value and are left out',
+            stacklevel=2)
     return clips.assign(label=values)[has].reset_index(drop=True)

@@ -268,7 +268,8 @@ def known_address(headers:list, # (name, value) pairs of bytes
                   names=() # further names it may be called by
                  ) -> bool:
     "Whether a request was meant for this demo: its `Host`, and its `Origin` if it has one"
-    found = lambda key: [v.decode('latin-1') for k, v in headers if k.lower() == key]
+    def found(key):
+        return [v.decode('latin-1') for k, v in headers if k.lower() == key]
     hosts, origins = found(b'host'), found(b'origin')
     if len(hosts) != 1: return False
     name = _host_name(hosts[0])
@@ -360,9 +361,12 @@ def guard(app, # an ASGI application
 # %% ../nbs/library/Demo.ipynb #e387cfbe
 _ELSEWHERE = re.compile(rb'<link[^>]*?rel="preconnect"[^>]*>|<script[^>]*?src="https?://[^>]*>\s*</script>')
 _OWN = "'self' data: blob:"
-_HEADERS = {b'content-security-policy': (f"default-src {_OWN} 'unsafe-inline' 'unsafe-eval'; img-src {_OWN}; media-src {_OWN}; "
-                                         "frame-ancestors 'self'; base-uri 'self'; form-action 'self'").encode(),
-            b'x-content-type-options': b'nosniff', b'referrer-policy': b'no-referrer'}
+_HEADERS = {
+    b'content-security-policy': (
+        f"default-src {_OWN} 'unsafe-inline' 'unsafe-eval'; img-src {_OWN}; media-src {_OWN}; "
+        "frame-ancestors 'self'; base-uri 'self'; form-action 'self'"
+    ).encode(),
+    b'x-content-type-options': b'nosniff', b'referrer-policy': b'no-referrer'}
 
 def _with_policy(message):
     "The start of a response, with our headers; whether it is a page"
@@ -377,7 +381,8 @@ def block_external_requests(app # an ASGI application, for instance of FastAPI
     "The same application, whose pages load nothing from elsewhere"
     async def served(scope, receive, send):
         if scope['type'] != 'http': return await app(scope, receive, send)
-        scope = dict(scope, headers=[(k, v) for k, v in scope['headers'] if k != b'accept-encoding']) # pages come as text
+        # pages come as text
+        scope = dict(scope, headers=[(k, v) for k, v in scope['headers'] if k != b'accept-encoding'])
         start, body = [], []
         async def changed(message):
             if message['type'] == 'http.response.start':

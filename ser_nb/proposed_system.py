@@ -321,21 +321,20 @@ def search_settings(train:pd.DataFrame, # training rows
     return pd.DataFrame(rows).T.rename_axis('candidate')
 
 # %% ../nbs/Proposed_System.ipynb #a5000001
-_MOVED = (dict.fromkeys('one_hot values_of labels_of validation_parts'.split(), 'keras_tools')
-          | dict.fromkeys('per_decibel at_one_level abstention LOUDNESS'.split(), 'emotion_model')
-          | dict.fromkeys('domain_distance fit_domain domain_as_text domain_of'.split(), 'out_of_domain')
-          | dict.fromkeys('save_model load_model read_model_json holds_code LICENCES MODEL_FORMAT'.split(),
-                          'model_files'))
+from .files import deprecated_names
+
+_find_former = deprecated_names('ser_nb.proposed_system', {
+    'one_hot': 'keras_tools', 'values_of': 'keras_tools', 'labels_of': 'keras_tools', 'validation_parts': 'keras_tools',
+    'per_decibel': 'emotion_model', 'at_one_level': 'emotion_model', 'abstention': 'emotion_model',
+    'LOUDNESS': 'emotion_model', 'domain_distance': 'out_of_domain', 'fit_domain': 'out_of_domain',
+    'domain_as_text': 'out_of_domain', 'domain_of': 'out_of_domain', 'save_model': 'model_files',
+    'load_model': 'model_files', 'read_model_json': 'model_files', 'holds_code': 'model_files',
+    'LICENCES': 'model_files', 'MODEL_FORMAT': 'model_files', 'LIGHT': 'model_files:OPENVINO_FILES'})
 
 def __getattr__(name):
     "Former names of this module, from where they are now"
-    from importlib import import_module
-    if name == 'LIGHT':
-        return import_module('ser_nb.model_files').OPENVINO_FILES
-    if name == 'predict_proba': # of either model, by the number of its inputs
-        tools, shipped = (import_module(f'ser_nb.{m}') for m in ('keras_tools', 'emotion_model'))
-        return lambda network, table: tools.predict_proba(
-            network, table, COLUMNS if network.input_shape[-1] == len(COLUMNS) else shipped.COLUMNS)
-    if name in _MOVED:
-        return getattr(import_module(f'ser_nb.{_MOVED[name]}'), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name != 'predict_proba': return _find_former(name)
+    from importlib import import_module # of either model, by the number of its inputs
+    tools, shipped = (import_module(f'ser_nb.{m}') for m in ('keras_tools', 'emotion_model'))
+    return lambda network, table: tools.predict_proba(
+        network, table, COLUMNS if network.input_shape[-1] == len(COLUMNS) else shipped.COLUMNS)

@@ -2,27 +2,48 @@
 
 The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one one of them.
 """
-import json, os, random, shutil, signal, subprocess, sys, time, zipfile
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
 
-import numpy as np, psutil, pytest, soundfile as sf
-
+import numpy as np
+import psutil
+import pytest
+import soundfile as sf
 from campaign import LONG
 from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
-from ser_nb.combining_datasets import sample_corpus, scan
+
 from ser_nb.audio import SR
+from ser_nb.combining_datasets import sample_corpus, scan
+from ser_nb.command_line import _new_folder
 from ser_nb.feature_extraction import extract, split
 from ser_nb.feature_store import write_features
-from ser_nb.workers import in_processes
-from ser_nb.command_line import _new_folder
 from ser_nb.files import read_json
+from ser_nb.workers import in_processes
 
 pytestmark = in_one_environment('what survives is the same in both environments')
 
-TRAIN = ['model', '--smoke', '-p', 'model', 'functionals', '-p', 'folds', '0', '-p', 'splits', '4', '-p', 'features_dir', '{features}']
-RUNS = {'combine': (['combine', '--smoke'], ['clips.csv']), # the call, and what is the same each time
-        'extract': (['extract', '--smoke', '-p', 'more', 'functionals'], ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
-        'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']), 'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),
-        'tune': (['baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', '0', '-p', 'tune', 'true', '-p', 'trials', '3', '-p', 'folds', '2', '-p', 'features_dir', '{features}'], [])}
+TRAIN = [
+    'model', '--smoke', '-p', 'model', 'functionals', '-p', 'folds', '0', '-p', 'splits', '4', '-p',
+    'features_dir', '{features}']
+RUNS = {
+    'combine': (['combine', '--smoke'], ['clips.csv']),  # the call, and what is the same each time
+    'extract': (
+        ['extract', '--smoke', '-p', 'more', 'functionals'],
+        ['train_features.csv', 'test_features.csv', 'train_functionals.npz', 'test_functionals.npz']),
+    'train': (TRAIN, ['model.h5', 'model.json', 'model.xml', 'model.bin']),
+    'benchmark': (['benchmark', '--smoke', '-p', 'n', '4'], []),
+    'tune': (
+        [
+            'baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', '0', '-p', 'tune',
+            'true', '-p', 'trials', '3', '-p', 'folds', '2', '-p', 'features_dir', '{features}'],
+        [])}
 STOPPED = list(RUNS) if LONG else ['combine']
 
 
@@ -31,11 +52,20 @@ def whole(path):
     data = path.read_bytes()
     if path.suffix in ('.json', '.ipynb'): return bool(json.loads(data))
     if path.suffix == '.npz': return zipfile.ZipFile(path).testzip() is None
-    return {'.png': data.endswith(b'IEND\xaeB`\x82'), '.csv': data.endswith(b'\n'), '.html': data.rstrip().endswith(b'</html>'), '.h5': data.startswith(b'\x89HDF')}.get(path.suffix, True)
+    return {
+        '.png': data.endswith(b'IEND\xaeB`\x82'), '.csv': data.endswith(b'\n'),
+        '.html': data.rstrip().endswith(b'</html>'), '.h5': data.startswith(b'\x89HDF'),
+    }.get(path.suffix, True)
 
 
 def final_files(out):
-    return [p for p in out.rglob('*') if p.is_file() and not p.name.startswith('.') and 'work' not in p.parts and p.suffix not in ('.db', '.db-journal')]
+    return [
+        p
+        for p in out.rglob('*')
+        if p.is_file()
+        and not p.name.startswith('.')
+        and 'work' not in p.parts
+        and p.suffix not in ('.db', '.db-journal')]
 
 
 def untimed(value):
@@ -46,7 +76,8 @@ def untimed(value):
 def same_outcome(a, b, names):
     first, second = (read_json(f/'metrics.json') for f in (a, b))
     if names: # what is tuned anew or measured is other numbers each time
-        for key in ('job', 'parameters', 'versions', 'data', 'audit', 'files', 'scores'): assert untimed(first[key]) == untimed(second[key]), key
+        for key in ('job', 'parameters', 'versions', 'data', 'audit', 'files', 'scores'):
+            assert untimed(first[key]) == untimed(second[key]), key
     for name in names: assert (a/name).read_bytes() == (b/name).read_bytes(), name
     assert {p.relative_to(a) for p in final_files(a)} == {p.relative_to(b) for p in final_files(b)}
     return True
@@ -56,11 +87,15 @@ def same_outcome(a, b, names):
 def features(tmp_path_factory):
     "Features of a small corpus of tones: 120 clips of two speakers"
     folder = tmp_path_factory.mktemp('features')
-    write_features(*split(extract(scan(sample_corpus(folder/'corpus', words=0))[0], n_jobs=1, more='functionals')[0]), folder)
+    write_features(
+        *split(extract(scan(sample_corpus(folder/'corpus', words=0))[0], n_jobs=1, more='functionals')[0]),
+        folder)
     return folder
 
 
-def start(args, out): return subprocess.Popen([SER_NB, 'run', *args, '--out', out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(args, out):
+    return subprocess.Popen(
+        [SER_NB, 'run', *args, '--out', out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def stop(running, sig):
@@ -68,7 +103,8 @@ def stop(running, sig):
     children = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(sig)
     _, said = running.communicate(timeout=60)
-    left = psutil.wait_procs(children, timeout=60)[1] # a kernel that has just begun looks for its parent when it has started
+    # a kernel that has just begun looks for its parent when it has started
+    left = psutil.wait_procs(children, timeout=60)[1]
     assert not left, f'left behind: {[p.cmdline() for p in left]}'
     return said
 
@@ -82,14 +118,23 @@ def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gi
     for i in range(3 * n):
         if stopped == n: break
         running = start(args, out := tmp_path/'out')
-        try: running.wait(moments.uniform(0, seconds)); running.communicate()
+        try:
+            running.wait(moments.uniform(0, seconds))
+            running.communicate()
         except subprocess.TimeoutExpired:
             said = stop(running, [signal.SIGKILL, signal.SIGTERM][stopped % 2])
-            stopped += bool(running.returncode) # 0: it had just come to its end
+            stopped += bool(running.returncode)  # 0: it had just come to its end
             assert 'Traceback' not in said, said
         for path in final_files(out) if out.exists() else (): assert whole(path), path
-        for name in names: assert not (out/name).exists() or (out/name).read_bytes() == (tmp_path/'undisturbed'/name).read_bytes(), name
-        if i % 3 == 2: assert (done := ser_nb('run', *args, '--out', out)).returncode == 0, done.stderr; assert same_outcome(tmp_path/'undisturbed', out, names); shutil.rmtree(out)
+        for name in names:
+            assert (
+                not (out / name).exists()
+                or (out / name).read_bytes() == (tmp_path/'undisturbed' / name).read_bytes()
+            ), name
+        if i % 3 == 2:
+            assert (done := ser_nb('run', *args, '--out', out)).returncode == 0, done.stderr
+            assert same_outcome(tmp_path/'undisturbed', out, names)
+            shutil.rmtree(out)
     assert stopped == n and (done := ser_nb('run', *args, '--out', out)).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', out, names) and not list(out.rglob('.part-*'))
 
@@ -99,27 +144,41 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
     call = [a.format(features=features) for a in TRAIN]
     assert ser_nb('run', *call, '--out', tmp_path/'undisturbed').returncode == 0
     running, kept = start(call, tmp_path/'out'), tmp_path/'out'/'.finished'
-    while not list(kept.glob('[!.]*.npz')): assert running.poll() is None; time.sleep(.05)
+    while not list(kept.glob('[!.]*.npz')):
+        assert running.poll() is None
+        time.sleep(0.05)
     stop(running, signal.SIGKILL)
     finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
     assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
-    assert finished and set(finished) <= set(read_json(tmp_path/'out'/'metrics.json')['timings']['model']['train_split'])
+    assert finished and set(finished) <= set(
+        read_json(tmp_path/'out' / 'metrics.json')['timings']['model']['train_split'])
 
 
 def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():
-    child = 'from ser_nb.benchmark import end_with_parent; end_with_parent(); print("on", flush=True); import time; time.sleep(600)'
-    parent = subprocess.Popen([sys.executable, '-c', 'import subprocess, sys; subprocess.run([sys.executable, "-c", sys.argv[1]])', child], stdout=subprocess.PIPE, text=True)
+    child = (
+        'from ser_nb.benchmark import end_with_parent; end_with_parent(); print("on", flush=True); import time;'
+        ' time.sleep(600)')
+    parent = subprocess.Popen(
+        [
+            sys.executable, '-c',
+            'import subprocess, sys; subprocess.run([sys.executable, "-c", sys.argv[1]])', child],
+        stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == 'on\n'
     children = psutil.Process(parent.pid).children()
-    parent.kill(); parent.wait(); parent.stdout.close()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
     assert children and not psutil.wait_procs(children, timeout=30)[1]
 
 
 def test_a_measurement_of_a_benchmark_that_was_killed_says_nothing():
     measures = 'from ser_nb.benchmark import _in_a_process; _in_a_process("import time; time.sleep(3); print(1)")'
     parent = subprocess.Popen([sys.executable, '-c', measures], stderr=subprocess.PIPE, text=True)
-    while len(children := psutil.Process(parent.pid).children(recursive=True)) < 2: assert parent.poll() is None; time.sleep(.05) # a shell and a Python
+    # a shell and a Python
+    while len(children := psutil.Process(parent.pid).children(recursive=True)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
     parent.kill()
     assert parent.communicate(timeout=30)[1] == '' and not psutil.wait_procs(children, timeout=30)[1]
 
@@ -135,21 +194,35 @@ def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
 
 def test_two_runs_of_the_same_second_get_folders_of_their_own(monkeypatch, tmp_path):
     import ser_nb.command_line as pipeline
-    monkeypatch.setattr(pipeline, 'project_dir', lambda: tmp_path); monkeypatch.setattr(time, 'strftime', lambda form: 'today') # a clock that was put back gives a name again, too
-    first = _new_folder('train'); first.mkdir(parents=True)
+    # a clock that was put back gives a name again, too
+    monkeypatch.setattr(pipeline, 'project_dir', lambda: tmp_path)
+    monkeypatch.setattr(time, 'strftime', lambda form: 'today')
+    first = _new_folder('train')
+    first.mkdir(parents=True)
     assert (first.name, _new_folder('train').name) == ('today-train', 'today-train-2')
 
 
 def test_a_kernel_killed_for_its_memory_is_one_line(tmp_path):
     running = start(RUNS['combine'][0], tmp_path/'out')
-    while not (kernels := [c for c in psutil.Process(running.pid).children(recursive=True) if 'ipykernel_launcher' in ' '.join(c.cmdline())]): assert running.poll() is None; time.sleep(.05)
+    while not (
+        kernels := [
+            c
+            for c in psutil.Process(running.pid).children(recursive=True)
+            if 'ipykernel_launcher' in ' '.join(c.cmdline())]):
+        assert running.poll() is None
+        time.sleep(0.05)
     kernels[0].kill()
     _, said = running.communicate(timeout=60)
-    assert running.returncode == 1 and 'Kernel died' in said and 'memory ran out' in said and no_traceback(subprocess.CompletedProcess([], 1, '', said))
+    assert (
+        running.returncode == 1
+        and 'Kernel died' in said
+        and 'memory ran out' in said
+        and no_traceback(subprocess.CompletedProcess([], 1, '', said)))
 
 
 def test_a_worker_killed_for_its_memory_is_one_line_that_says_what_to_do():
-    with pytest.raises(OSError, match='^a worker process was killed.*n_jobs 1[^\\n]*$'): list(in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4), 2))
+    with pytest.raises(OSError, match='^a worker process was killed.*n_jobs 1[^\\n]*$'):
+        list(in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4), 2))
 
 
 @pytest.fixture
@@ -184,11 +257,15 @@ def test_a_clip_that_changes_after_it_was_looked_up_is_not_kept_under_its_old_by
 @pytest.fixture
 def read_only(tmp_path):
     "A disk that nothing can be written to, with a run on it"
-    disk = tmp_path/'disk'; disk.mkdir()
-    mount = lambda options: subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', disk], capture_output=True, text=True)
+    disk = tmp_path/'disk'
+    disk.mkdir()
+    def mount(options):
+        return subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', disk], capture_output=True, text=True)
     if not shutil.which('mount') or mount('size=4m').returncode: pytest.skip('no file system can be mounted here')
     from ser_nb.run_folder import notebooks_dir
-    (disk/'run').mkdir(); shutil.copy(notebooks_dir()/'results'/'metrics.json', disk/'run')
+    (disk/'run').mkdir()
+    shutil.copy(notebooks_dir()/'results' / 'metrics.json', disk/'run')
     assert not mount('remount,ro').returncode
     yield disk
     subprocess.run(['umount', '-l', disk], check=True)
@@ -197,7 +274,13 @@ def read_only(tmp_path):
 def test_a_read_only_disk_is_one_line(read_only, tmp_path):
     sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
     from ser_nb.prediction import pretrained
-    for args in (['run', 'combine', '--smoke', '--out', read_only/'new'], ['report', read_only/'run'], ['report', read_only/'run', read_only/'run', '--out', read_only/'both.html'],
-                 ['predict', tmp_path/'a.wav', '--plot', read_only, '--run', pretrained()]):
+    for args in (
+        ['run', 'combine', '--smoke', '--out', read_only/'new'], ['report', read_only/'run'],
+        ['report', read_only/'run', read_only/'run', '--out', read_only/'both.html'],
+        ['predict', tmp_path/'a.wav', '--plot', read_only, '--run', pretrained()]):
         done = ser_nb(*args)
-        assert done.returncode in (1, 2) and 'Read-only file system' in done.stderr and str(read_only) in done.stderr and no_traceback(done)
+        assert (
+            done.returncode in (1, 2)
+            and 'Read-only file system' in done.stderr
+            and str(read_only) in done.stderr
+            and no_traceback(done))

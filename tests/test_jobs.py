@@ -1,24 +1,30 @@
 "Jobs end to end: what a user calls, and what is there afterwards"
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 
-import nbformat, numpy as np, pandas as pd, pytest
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
 from click.testing import CliRunner
+from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from papermill import inspect_notebook
 
-from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from ser_nb.baselines import load_classifier
-from ser_nb.corpora import LABELS
 from ser_nb.combining_datasets import sample_corpus
-from ser_nb.corruptions import CORRUPTIONS
-from ser_nb.functionals import FEATURES
-from ser_nb.feature_store import read_features
 from ser_nb.command_line import main
+from ser_nb.corpora import LABELS
+from ser_nb.corruptions import CORRUPTIONS
+from ser_nb.feature_store import read_features
+from ser_nb.files import fingerprint, read_json
+from ser_nb.functionals import FEATURES
+from ser_nb.keras_tools import predict_proba
+from ser_nb.model_files import load_model
 from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
-from ser_nb.model_files import load_model
-from ser_nb.keras_tools import predict_proba
 from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics
-from ser_nb.files import fingerprint, read_json
 
 
 @pytest.mark.parametrize('job', JOBS)
@@ -43,25 +49,40 @@ def whole_way(tmp_path_factory):
 
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     out, done = whole_way
-    assert f'run folder: {out}' in done.stdout and 'functionals' in done.stdout and 'one core: times the speed of the article' in done.stdout
+    assert (
+        f'run folder: {out}' in done.stdout
+        and 'functionals' in done.stdout
+        and 'one core: times the speed of the article' in done.stdout)
     for name in ('clips.csv', 'train_features.csv', 'test_features.csv', 'article/model.h5', 'model.h5', 'model.json', 'metrics.json', 'report.html', 'figures/confusion.png',
                  'baseline.skops', 'baseline.json', 'robustness.csv', 'figures/harms.png', 'benchmark.txt', *(f"notebooks/{job['notebook']}.ipynb" for job in JOBS.values())): assert (out/name).is_file(), name
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
     assert tuple(metrics) == METRICS_KEYS and metrics['job'] == ' '.join(JOBS)
-    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(find_score(metrics, 'random_80_20', 'functionals'))
+    assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(
+        find_score(metrics, 'random_80_20', 'functionals'))
     assert metrics['data']['clips'] == 190 and metrics['parameters']['train']['epochs'] == 2
-    assert all(fingerprint(out/name) == sha for name, sha in metrics['files'].items()) and 'model.h5' in metrics['files']
+    assert (
+        all(fingerprint(out / name) == sha for name, sha in metrics['files'].items())
+        and 'model.h5' in metrics['files'])
 
 
 def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
     out, _ = whole_way
     page = (out/'report.html').read_text()
-    assert page.count('src="data:image/png') == len(list((out/'figures').glob('*.png'))) and 'src="http' not in page and '<script' not in page
-    assert all(model in page for model in ('functionals', '1nn')) and read_json(out/'metrics.json')['versions']['tensorflow'] in page
+    assert (
+        page.count('src="data:image/png') == len(list((out/'figures').glob('*.png')))
+        and 'src="http' not in page
+        and '<script' not in page)
+    assert (
+        all(model in page for model in ('functionals', '1nn'))
+        and read_json(out/'metrics.json')['versions']['tensorflow'] in page)
     done = ser_nb('report', out, out, '--out', tmp_path/'both.html')
-    assert done.returncode == 0 and 'random_80_20' in done.stdout and ': functionals' in done.stdout and (tmp_path/'both.html').is_file()
+    assert (
+        done.returncode == 0
+        and 'random_80_20' in done.stdout
+        and ': functionals' in done.stdout
+        and (tmp_path/'both.html').is_file())
     done = ser_nb('report', tmp_path)
     assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
@@ -89,7 +110,8 @@ def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_
     out, _ = whole_way
     here = predict_proba(load_model(out), read_features(out)[1])
     for i, python in enumerate(pythons()):
-        done = subprocess.run([python, '-c', PREDICT, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [python, '-c', PREDICT, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), here, atol=1e-5, err_msg=str(python))
 
@@ -99,16 +121,24 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     own, test = EmotionModel.load(out), read_features(out)[1]
     np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
-    assert len(predicted) == 190 and (out/'figures'/'first.png').is_file() and read_json(out/'metrics.json')['data']['predicted'] == 190
+    assert (
+        len(predicted) == 190
+        and (out/'figures' / 'first.png').is_file()
+        and read_json(out/'metrics.json')['data']['predicted'] == 190)
 
 
 @in_one_environment('sound is harmed alike in both')
 def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same_with_two_workers(whole_way, tmp_path):
     out, _ = whole_way
     table = pd.read_csv(out/'robustness.csv')
-    assert list(zip(table.kind, table.value)) == [('clean', 0), *((kind, value) for kind, (_, values, _) in CORRUPTIONS.items() for value in values)]
-    assert table[['accuracy', 'uar', 'answered', 'rejected']].stack().between(0, 1).all() and (table.accuracy_low <= table.accuracy).all()
-    done = ser_nb('run', 'robustness', '--smoke', '-p', 'n_jobs', 2, '--data', out/'clips.csv', '-p', 'features_dir', out, '-p', 'model', out, '--out', tmp_path/'again')
+    assert list(zip(table.kind, table.value)) == [
+        ('clean', 0), *((kind, value) for kind, (_, values, _) in CORRUPTIONS.items() for value in values)]
+    assert (
+        table[['accuracy', 'uar', 'answered', 'rejected']].stack().between(0, 1).all()
+        and (table.accuracy_low <= table.accuracy).all())
+    done = ser_nb(
+        'run', 'robustness', '--smoke', '-p', 'n_jobs', 2, '--data', out/'clips.csv', '-p', 'features_dir',
+        out, '-p', 'model', out, '--out', tmp_path/'again')
     assert done.returncode == 0, done.stderr
     assert (tmp_path/'again'/'robustness.csv').read_bytes() == (out/'robustness.csv').read_bytes()
 
@@ -120,9 +150,12 @@ import numpy as np; from ser_nb.baselines import load_classifier, values_of; fro
 np.save(sys.argv[2], load_classifier(sys.argv[1]).predict_proba(values_of(read_features(sys.argv[1])[1], list(FEATURES))))'''
     X = read_features(out)[1][list(FEATURES)].to_numpy(np.float32)
     for i, python in enumerate(pythons()):
-        done = subprocess.run([python, '-c', code, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [python, '-c', code, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
-        np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), load_classifier(out).predict_proba(X), atol=1e-6, err_msg=str(python))
+        np.testing.assert_allclose(
+            np.load(tmp_path/f'{i}.npy'), load_classifier(out).predict_proba(X), atol=1e-6,
+            err_msg=str(python))
 
 
 def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
@@ -133,8 +166,11 @@ def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
 
 
 def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whole_way, tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'papermill', notebook_path('combine'), 'out.ipynb', '-p', 'out', tmp_path/'run', '--no-progress-bar'],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable, '-m', 'papermill', notebook_path('combine'), 'out.ipynb', '-p', 'out',
+            tmp_path/'run', '--no-progress-bar'],
+        cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'Passed unknown parameter' not in done.stderr
     assert (tmp_path/'run'/'clips.csv').read_bytes() == (whole_way[0]/'clips.csv').read_bytes()
@@ -151,7 +187,11 @@ def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whol
 def test_a_wrong_call_is_refused_by_name_before_anything_runs(args, message):
     before = set((ROOT/'runs').glob('*'))
     done = CliRunner().invoke(main, ['run', *map(str, args)], prog_name='ser-nb')
-    assert done.exit_code == 2 and isinstance(done.exception, SystemExit) and message in done.output and set((ROOT/'runs').glob('*')) == before
+    assert (
+        done.exit_code == 2
+        and isinstance(done.exception, SystemExit)
+        and message in done.output
+        and set((ROOT/'runs').glob('*')) == before)
 
 
 def test_the_command_itself_ends_with_code_2():
@@ -161,19 +201,26 @@ def test_the_command_itself_ends_with_code_2():
 
 def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_without_it_the_rest_comes_out(tmp_path):
     corpus = sample_corpus(tmp_path/'corpus', words=0)
-    (corpus/'Actor_01'/'03-01-09-01-01-01-01.wav').write_bytes((corpus/'Actor_01'/'03-01-08-01-01-01-01.wav').read_bytes())
+    (corpus/'Actor_01' / '03-01-09-01-01-01-01.wav').write_bytes(
+        (corpus/'Actor_01' / '03-01-08-01-01-01-01.wav').read_bytes())
     (corpus/'OAF_bar_fear.wav').touch()
     failed = ser_nb('run', 'combine', '--data', corpus, '-p', 'strict', 'true', '--out', tmp_path/'strict')
     assert failed.returncode == 1 and no_traceback(failed)
     assert "emotion '09' is not one of 01 to 08" in failed.stderr and '0 bytes' in failed.stderr
     copy = tmp_path/'strict'/'notebooks'/'Combining_Datasets.ipynb'
-    assert f'executed copy: {copy}' in failed.stderr and 'is not one of 01 to 08' in copy.read_text() and not (tmp_path/'strict'/'metrics.json').exists()
+    assert (
+        f'executed copy: {copy}' in failed.stderr
+        and 'is not one of 01 to 08' in copy.read_text()
+        and not (tmp_path/'strict' / 'metrics.json').exists())
     run_job('combine', dict(data_dir=str(corpus), out=str(tmp_path/'lenient')))
-    assert read_json(tmp_path/'lenient'/'metrics.json')['data'] == dict(clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
+    assert read_json(tmp_path/'lenient' / 'metrics.json')['data'] == dict(
+        clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
 
 
 def test_the_kernel_is_registered_for_this_environment(tmp_path):
-    done = ser_nb('kernel', '--name', 'ser_nb_test', env={**os.environ, 'JUPYTER_DATA_DIR': str(tmp_path), 'HOME': str(tmp_path)})
+    done = ser_nb(
+        'kernel', '--name', 'ser_nb_test',
+        env={**os.environ, 'JUPYTER_DATA_DIR': str(tmp_path), 'HOME': str(tmp_path)})
     assert done.returncode == 0, done.stderr
     spec = json.loads(next(tmp_path.rglob('kernel.json')).read_text())
     assert spec['argv'][0] == sys.executable
@@ -183,7 +230,8 @@ def test_the_linter_by_command_names_what_leaks_and_fails_where_there_is_an_erro
     out, _ = whole_way
     clean = ser_nb('audit', out)
     assert clean.returncode == 0 and 'shared_speaker' in clean.stdout and 'error' not in clean.stdout
-    for name in ('train_features.csv', 'test_features.csv'): (tmp_path/name).write_text((out/'test_features.csv').read_text())
+    for name in ('train_features.csv', 'test_features.csv'):
+        (tmp_path / name).write_text((out/'test_features.csv').read_text())
     leaking = ser_nb('audit', tmp_path)
     assert leaking.returncode == 1 and 'same_clip' in leaking.stdout and no_traceback(leaking)
     wrong = ser_nb('audit', tmp_path/'nowhere')

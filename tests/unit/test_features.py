@@ -186,7 +186,8 @@ def test_a_set_of_a_notebook_reaches_worker_processes(tmp_path):
     "In a new process, where the function cannot be imported"
     sf.write(tmp_path/'x.wav', TONE, SR)
     code = f'''import pandas as pd
-from ser_nb.feature_extraction import extract, register_features
+from ser_nb.feature_extraction import extract
+from ser_nb.functionals import register_features
 register_features('own', ['own'], lambda signal, S, mel: [len(signal)])
 clips = pd.DataFrame([dict(file=str(i), path={str(tmp_path/'x.wav')!r}, speaker='a', emotion='b') for i in range(4)])
 print(extract(clips, n_jobs=2, batch_size=1, more='own')[0].own.tolist())'''
