@@ -46,10 +46,11 @@ def from_json(done): return [json.loads(line) for line in done.stdout.splitlines
 PROBABILITIES = '''
 import sys, numpy as np
 from ser_nb.feature_extraction import read_features
-from ser_nb.prediction import load_openvino
-from ser_nb.proposed_system import load_model, predict_proba, read_model_json, values_of
-test = read_features()[1]
-np.save(sys.argv[2], [load_openvino(sys.argv[1])(values_of(test, read_model_json(sys.argv[1])['features'])), predict_proba(load_model(sys.argv[1]), test)])
+from ser_nb.keras_tools import predict_proba, values_of
+from ser_nb.model_files import load_model, load_openvino, read_model_json
+test, run = read_features()[1], sys.argv[1]
+columns = read_model_json(run)['features']
+np.save(sys.argv[2], [load_openvino(run)(values_of(test, columns)), predict_proba(load_model(run), test, columns)])
 '''
 
 
@@ -199,7 +200,7 @@ MEMORY = '''
 import sys
 from ser_nb.prediction import EmotionModel, windowed_features
 model = EmotionModel.load(sys.argv[1])
-_, starts, _, X = windowed_features(sys.argv[2], model.columns)
+_, starts, _, X, _ = windowed_features(sys.argv[2], model.columns)
 model.predict_features(X)
 print(len(starts), next(int(l.split()[1]) / 2 ** 10 for l in open('/proc/self/status') if l.startswith('VmHWM')))
 '''
