@@ -59,7 +59,7 @@ def test_the_load_openvino_gives_keras_probabilities_on_the_whole_test_set_in_bo
         done = subprocess.run([python, '-c', PROBABILITIES, pretrained('functionals'), tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         light, keras = np.load(tmp_path/f'{i}.npy')
-        assert light.shape == (1051, 16) and abs(light - keras).max() < 1e-4, (python, abs(light - keras).max())
+        assert light.shape == (1051, 16) and abs(light - keras).max() < 1e-3, (python, abs(light - keras).max())
 
 
 def test_the_button_of_the_notebook_answers_with_the_sound_and_its_picture(model, one_of_each, capsys):
