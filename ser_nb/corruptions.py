@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'BAND_LIMITING', 'white_noise', 'babble', 'gain', 'normalised', 'clipping', 'reverberation',
            'sample_rate', 'telephone', 'mp3', 'opus', 'cut_ends', 'added_silence', 'dither', 'speed', 'corrupt',
-           'corruption_name', 'missing_kinds']
+           'corruption_name', 'missing_kinds', 'sounds_without_speech']
 
 # %% ../nbs/library/Corruptions.ipynb #ce4b5aec
+from functools import partial
 import io
 
 import numpy as np
@@ -217,3 +218,46 @@ def missing_kinds() -> dict: # kind -> why it is not available here
         except (sf.SoundFileError, ValueError) as e:
             missing[kind] = f'not available: {e}'
     return missing
+
+# %% ../nbs/library/Corruptions.ipynb #b7d7ba37
+def _notes(rng, t, hz, decay):
+    "Notes of six harmonics that fade"
+    return sum(np.sin(2 * np.pi * k * hz * t) / k for k in range(1, 7)) * np.exp(-decay * t)
+
+def _coloured(rng, n, power):
+    "Noise whose power falls with frequency by 1 / f ** power"
+    spectrum = np.fft.rfft(rng.normal(size=n))
+    return np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** (power / 2), n)
+
+def _non_speech(rng, t):
+    "kind -> function that makes one sound of it"
+    def hz(low=80, high=1000):
+        return np.exp(rng.uniform(np.log(low), np.log(high)))
+    def melody():
+        def note(part): return _notes(rng, part - part[0], 220 * 2 ** (rng.integers(0, 24) / 12), 4)
+        return np.concatenate([note(part) for part in np.array_split(t, rng.integers(4, 10))])
+    def chord():
+        root = rng.integers(0, 12)
+        return sum(_notes(rng, t, 130.8 * 2 ** ((root + k) / 12), .5) for k in (0, 4, 7))
+    def hum(): return sum(np.sin(2 * np.pi * 50 * k * t) * rng.uniform() for k in range(1, 9))
+    def tone(): return np.sin(2 * np.pi * hz() * t)
+    def sweep(): return np.sin(2 * np.pi * np.cumsum(np.linspace(hz(), hz(1000, 8000), len(t))) / SR)
+    def clicks(): return (rng.uniform(size=len(t)) < 4 / SR) * rng.normal(size=len(t))
+    def beat(): return np.exp(-40 * (t % rng.uniform(.2, .6))) * rng.normal(size=len(t))
+    noises = {name: partial(_coloured, rng, len(t), power) for power, name in enumerate(('white noise', 'pink noise', 'brown noise'))}
+    return noises | {'mains hum': hum, 'pure tone': tone, 'sweep': sweep, 'chord': chord, 'melody': melody,
+                     'clicks': clicks, 'beat': beat}
+
+# %% ../nbs/library/Corruptions.ipynb #c01d0007
+def sounds_without_speech(n:int=20, # of each kind
+                          seconds:float=3., # length of each
+                          seed:int=0 # of what is drawn: pitch, level, times
+                         ) -> dict: # kind -> list of (n_samples,) float32 at SR
+    "Silence with a little noise, noises, tones, chords, melodies and clicks, at -40 to -10 dB"
+    rng, t = np.random.default_rng(seed), np.arange(round(seconds * SR)) / SR
+    ways = _non_speech(rng, t)
+    def levelled(x):
+        x = x / max(np.sqrt((x ** 2).mean()), 1e-9) * 10 ** (rng.uniform(-40, -10) / 20)
+        return np.clip(x, -1, 1).astype(np.float32)
+    quiet = [rng.integers(-1, 2, len(t)).astype(np.float32) / 2 ** 15 for _ in range(n)]
+    return {'silence of a sound card': quiet} | {kind: [levelled(way()) for _ in range(n)] for kind, way in ways.items()}

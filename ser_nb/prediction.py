@@ -32,8 +32,8 @@ if TYPE_CHECKING: # one clip is predicted without it
 __all__ = ['PRETRAINED', 'light_network', 'WINDOW', 'HOP', 'LONGEST', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES',
            'ANSWER', 'heard', 'answers', 'about_model', 'signal_features', 'fill_top', 'as_file', 'sentence',
            'pretrained', 'windows', 'windowed_features', 'emotion_columns', 'as_table', 'as_rows', 'decode_predictions',
-           'EmotionModel', 'predict_sources', 'predict_files', 'audit_model', 'sounds_without_speech',
-           'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model']
+           'EmotionModel', 'predict_sources', 'predict_files', 'audit_model', 'format_prediction', 'plot_answer',
+           'as_dict', 'sound_paths', 'describe_model']
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 PRETRAINED = ('encoder', 'functionals') # models of the package, the more accurate one first
@@ -383,49 +383,6 @@ def audit_model(run:str|Path # a run folder of the train job
     if abs(right - recorded) <= .005: return []
     return [dict(kind='not_the_scores_it_recorded', severity='error', clips=round((1 - right) * len(test)),
                  example=f'right {right:.3f}, recorded {recorded:.3f}')]
-
-# %% ../nbs/Prediction.ipynb #b7d7ba37
-def _notes(rng, t, hz, decay):
-    "Notes of six harmonics that fade"
-    return sum(np.sin(2 * np.pi * k * hz * t) / k for k in range(1, 7)) * np.exp(-decay * t)
-
-def _coloured(rng, n, power):
-    "Noise whose power falls with frequency by 1 / f ** power"
-    spectrum = np.fft.rfft(rng.normal(size=n))
-    return np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 1) ** (power / 2), n)
-
-def _non_speech(rng, t):
-    "kind -> function that makes one sound of it"
-    def hz(low=80, high=1000):
-        return np.exp(rng.uniform(np.log(low), np.log(high)))
-    def melody():
-        def note(part): return _notes(rng, part - part[0], 220 * 2 ** (rng.integers(0, 24) / 12), 4)
-        return np.concatenate([note(part) for part in np.array_split(t, rng.integers(4, 10))])
-    def chord():
-        root = rng.integers(0, 12)
-        return sum(_notes(rng, t, 130.8 * 2 ** ((root + k) / 12), .5) for k in (0, 4, 7))
-    def hum(): return sum(np.sin(2 * np.pi * 50 * k * t) * rng.uniform() for k in range(1, 9))
-    def tone(): return np.sin(2 * np.pi * hz() * t)
-    def sweep(): return np.sin(2 * np.pi * np.cumsum(np.linspace(hz(), hz(1000, 8000), len(t))) / SR)
-    def clicks(): return (rng.uniform(size=len(t)) < 4 / SR) * rng.normal(size=len(t))
-    def beat(): return np.exp(-40 * (t % rng.uniform(.2, .6))) * rng.normal(size=len(t))
-    noises = {name: partial(_coloured, rng, len(t), power) for power, name in enumerate(('white noise', 'pink noise', 'brown noise'))}
-    return noises | {'mains hum': hum, 'pure tone': tone, 'sweep': sweep, 'chord': chord, 'melody': melody,
-                     'clicks': clicks, 'beat': beat}
-
-# %% ../nbs/Prediction.ipynb #c01d0007
-def sounds_without_speech(n:int=20, # of each kind
-                          seconds:float=3., # length of each
-                          seed:int=0 # of what is drawn: pitch, level, times
-                         ) -> dict: # kind -> list of (n_samples,) float32 at SR
-    "Silence with a little noise, noises, tones, chords, melodies and clicks, at -40 to -10 dB"
-    rng, t = np.random.default_rng(seed), np.arange(round(seconds * SR)) / SR
-    ways = _non_speech(rng, t)
-    def levelled(x):
-        x = x / max(np.sqrt((x ** 2).mean()), 1e-9) * 10 ** (rng.uniform(-40, -10) / 20)
-        return np.clip(x, -1, 1).astype(np.float32)
-    quiet = [rng.integers(-1, 2, len(t)).astype(np.float32) / 2 ** 15 for _ in range(n)]
-    return {'silence of a sound card': quiet} | {kind: [levelled(way()) for _ in range(n)] for kind, way in ways.items()}
 
 # %% ../nbs/Prediction.ipynb #46f31a88
 def format_prediction(row # a row of predictions, or a dict of its columns

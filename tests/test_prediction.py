@@ -10,7 +10,8 @@ from ser_nb.corpora import EMOTIONS, LABELS
 from ser_nb.combining_datasets import scan
 from ser_nb.audio import SR, load_sound
 from ser_nb.feature_store import read_features
-from ser_nb.prediction import REJECTED, EmotionModel, predict_files, pretrained, sounds_without_speech, windowed_features
+from ser_nb.prediction import REJECTED, EmotionModel, predict_files, pretrained, windowed_features
+from ser_nb.corruptions import sounds_without_speech
 from ser_nb.model_files import load_model
 from ser_nb.files import fingerprint, read_json, write_json
 

@@ -15,7 +15,7 @@ from ser_nb.run_folder import notebooks_dir
 
 pytestmark = pytest.mark.unit
 SHIPPED = notebooks_dir()/"model"/"functionals"
-N_FEATURES, N_LABELS = 660, 16
+N_FEATURES, N_LABELS = 480, 16
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ FILES = {
     'an external link': (lambda f, n: f.__setitem__(n, h5py.ExternalLink('/etc/passwd', '/x')), 'it is a link'),
     'a soft link': (lambda f, n: f.__setitem__(n, h5py.SoftLink('/x')), 'it is a link'),
     'a virtual data set': (virtual, 'another file'), 'a circle': (nested, 'deep'),
-    'a bomb': (lambda f, n: f.create_dataset(n, (10 ** 10,), 'f4', compression='gzip'), 'not plain numbers'),
+    'a bomb': (lambda f, n: f.create_dataset(n, (10 ** 10,), 'f4', compression="gzip"), "MB of numbers"),
     'text': (lambda f, n: f.create_dataset(n, data=[b'x'], dtype=h5py.string_dtype()), 'not plain numbers')}
 
 
