@@ -319,6 +319,8 @@ def unseen_speaker_gap(about:dict # model.json
         return {}
     table = table[table.group == 'speaker']
     table = table.assign(gender=['male' if int(name) % 2 else 'female' for name in table.name]) # RAVDESS's actors
+    if table.gender.nunique() < 2:
+        return {}
     lowest = table.loc[table.accuracy.idxmin()].to_dict()
     return (group_gap_ci(table.accuracy, table.gender) | spread_over_speakers(table.accuracy, table.clips)
             | dict(worst=lowest))

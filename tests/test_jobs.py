@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
 from papermill import inspect_notebook
 
-from ser_nb.baselines import load_classifier
+from ser_nb.classifiers import load_classifier
 from ser_nb.combining_datasets import sample_corpus
 from ser_nb.command_line import main
 from ser_nb.corpora import LABELS
@@ -21,7 +21,7 @@ from ser_nb.feature_store import read_features
 from ser_nb.files import fingerprint, read_json
 from ser_nb.functionals import FEATURES
 from ser_nb.keras_tools import predict_proba
-from ser_nb.model_files import load_model
+from ser_nb.model_files import load_model, read_model_json
 from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
 from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics
@@ -100,15 +100,17 @@ def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_pa
 
 PREDICT = '''
 import sys, numpy as np
-from ser_nb.feature_extraction import read_features
-from ser_nb.proposed_system import load_model, predict_proba
-np.save(sys.argv[2], predict_proba(load_model(sys.argv[1]), read_features(sys.argv[1])[1]))
+from ser_nb.feature_store import read_features
+from ser_nb.keras_tools import predict_proba
+from ser_nb.model_files import load_model, read_model_json
+run = sys.argv[1]
+np.save(sys.argv[2], predict_proba(load_model(run), read_features(run)[1], read_model_json(run)['features']))
 '''
 
 
 def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path):
     out, _ = whole_way
-    here = predict_proba(load_model(out), read_features(out)[1])
+    here = predict_proba(load_model(out), read_features(out)[1], read_model_json(out)['features'])
     for i, python in enumerate(pythons()):
         done = subprocess.run(
             [python, '-c', PREDICT, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
@@ -119,7 +121,8 @@ def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_
 def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     out, _ = whole_way
     own, test = EmotionModel.load(out), read_features(out)[1]
-    np.testing.assert_allclose(own.predict(test)[list(LABELS)], predict_proba(load_model(out), test), atol=1e-4)
+    proba = predict_proba(load_model(out), test, read_model_json(out)['features'])
+    np.testing.assert_allclose(own.predict(test)[list(LABELS)], proba, atol=1e-4)
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
     assert (
         len(predicted) == 190
@@ -146,7 +149,11 @@ def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same
 def test_a_saved_classifier_is_read_by_a_new_process_without_the_extension(whole_way, tmp_path):
     out, _ = whole_way
     code = '''import sys; sys.modules['sklearnex'] = None
-import numpy as np; from ser_nb.baselines import load_classifier, values_of; from ser_nb.feature_extraction import FEATURES, read_features
+import numpy as np
+from ser_nb.classifiers import load_classifier
+from ser_nb.feature_store import read_features
+from ser_nb.functionals import FEATURES
+from ser_nb.keras_tools import values_of
 np.save(sys.argv[2], load_classifier(sys.argv[1]).predict_proba(values_of(read_features(sys.argv[1])[1], list(FEATURES))))'''
     X = read_features(out)[1][list(FEATURES)].to_numpy(np.float32)
     for i, python in enumerate(pythons()):
