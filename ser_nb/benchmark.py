@@ -433,8 +433,7 @@ import pandas as pd
 from ser_nb.proposed_system import load_model, read_model_json, values_of
 if what == 'TensorFlow': ask = load_model(run).predict_on_batch
 else:
-    from ser_nb.timing import spread, take_turns
-from ser_nb.prediction import light_network
+    from ser_nb.prediction import light_network
     ask = light_network(run)
 X = values_of(pd.read_csv(features), read_model_json(run)['features'])
 ask(X[:1])
