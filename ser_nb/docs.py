@@ -23,7 +23,7 @@ class show_exported:
         from nbdev.processors import add_links
         if not self.shell:
             self.shell = CaptureShell()
-            for source in ('from nbdev.showdoc import show_doc', *self.exported): self._run(self.shell.run_cell, source)
+            for source in ('from nbdev.showdoc import show_doc', 'import pandas as pd', *self.exported): self._run(self.shell.run_cell, source)
         self._run(self.shell.cell, cell)
         add_links(cell)
 
