@@ -136,5 +136,5 @@ def test_a_page_is_readable_in_a_browser(browser, name, width, tmp_path):
 def test_search_finds_a_page(browser):
     page = browser('index', 1280)
     page.locator('input[type=search], .aa-Input, input[placeholder=Search]').first.fill('calibration')
-    page.get_by_text('Evaluation').nth(1).wait_for(timeout=20000)
+    page.get_by_text('Metrics').nth(1).wait_for(timeout=20000)
     page.close()
