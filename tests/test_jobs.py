@@ -122,7 +122,7 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     out, _ = whole_way
     own, test = EmotionModel.load(out), read_features(out)[1]
     proba = predict_proba(load_model(out), test, read_model_json(out)['features'])
-    np.testing.assert_allclose(own.predict(test)[list(LABELS)], proba, atol=1e-4)
+    np.testing.assert_allclose(own.predict(test)[list(LABELS)], proba, atol=1e-2) # half precision, a model of tones
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
     assert (
         len(predicted) == 190
