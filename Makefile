@@ -8,12 +8,12 @@ ENV ?= $(DEFAULT_ENV)
 VENV := $(if $(filter $(ENV),$(DEFAULT_ENV)),.venv,.venv-$(ENV))
 BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
-JOBS ?= train
+JOBS ?= train model
 
 .PHONY: run check lint test campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
-run: setup          ## the main job: train on the embedded features, print the scores
+run: setup          ## the article's system and the shipped model on the embedded features, evaluated
 	$(BIN)/ser-nb run $(JOBS)
 
 # two workers side by side: threads of their own would only wait for each other
