@@ -162,7 +162,7 @@ def discard(uploads:Uploads,
 
 def discard_old(uploads:Uploads,
                 keep_s:float): # seconds since an upload came
-    "Delete the uploads that nobody asked about"
+    "Delete uploads that were never used"
     for path, (_, added) in list(uploads.waiting.items()):
         if time.monotonic() - added > keep_s: discard(uploads, path)
 
