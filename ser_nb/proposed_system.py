@@ -23,7 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from . import keras_tools
 from .corpora import order_labels
-from .feature_extraction import FEATURES, split
+from .feature_extraction import split
+from .functionals import FEATURES
 from .keras_tools import (fit_network, import_keras, labels_of, one_hot, start_training,
                                 validation_parts, values_of)
 from .metrics import fit_temperature, scores

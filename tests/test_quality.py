@@ -1,7 +1,7 @@
 "Quality gates: a seeded full training of a model reaches its level, so a change that makes training worse fails"
 import pytest
 
-from ser_nb.feature_extraction import read_features
+from ser_nb.feature_store import read_features
 from ser_nb.keras_tools import labels_of
 from ser_nb.metrics import scores
 from ser_nb.proposed_system import fit_predict
