@@ -23,8 +23,11 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
-from .combining_datasets import LABELS
-from .feature_extraction import ABOUT, FEATURES, SR, article_features, extract, load, read_features, split, write_features, write_parquet
+from .audio import SR, load_sound as load
+from .corpora import LABELS
+from .feature_extraction import extract, split
+from .feature_store import read_features, write_features, write_parquet
+from .functionals import FEATURES, META_COLUMNS as ABOUT, article_features
 from .timing import spread, take_turns
 from .prediction import EmotionModel, predict_files
 from .emotion_model import train_model

@@ -93,7 +93,7 @@ def test_all_cells_of_proposed_system_run_in_the_lab_and_show_the_confusion_matr
         run_all(page)
         picture = (
             page.locator('.jp-Notebook .jp-Cell')
-            .nth(next(i for i, s in enumerate(sources) if s.startswith('fig = plot_confusion')))
+            .nth(next(i for i, s in enumerate(sources) if 'fig = plot_confusion' in s))
             .locator('.jp-RenderedImage img'))
         picture.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path/'lab.png')
