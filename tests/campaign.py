@@ -1,6 +1,7 @@
-"""Input that nobody would send on purpose, for every door; and worker processes that it cannot hang, kill or bloat unseen
+"""Malformed input for every entry point; and worker processes that it cannot hang, kill or bloat unseen
 
-A door is a function of (kind, a random.Random, a folder) that yields an outcome for each input: 'works' or 'refused'. What it raises is a fault.
+A door is a function of (kind, a random.Random, a folder) that yields an outcome for each input:
+'works' or 'refused'. What it raises is a fault.
 """
 import io
 import json
@@ -26,7 +27,7 @@ EXTREMES = (b'\0' * 4, b'\xff' * 4, b'\xff\xff\xff\x7f', b'\0\0\0\x80', b'\1\0\0
 
 
 def mutated(data, rng, other=b''):
-    "Bytes that were cut, flipped, overwritten, repeated, or mixed with others; more often near the start, where headers are"
+    "Bytes that were cut, flipped, overwritten, repeated, or mixed with others; more often near the start (headers)"
     data = bytearray(data)
     def place():
         return rng.randrange(max(len(data) if rng.random() < .4 else min(len(data), 200), 1))
@@ -109,7 +110,7 @@ def csv_bytes(table, rng):
 # doors
 
 def command(*args):
-    "The command in this process: (exit code, what it printed, what it complained of); what a user would see as a traceback is raised"
+    "The command in this process: (exit code, output, complaints); what a user would see as a traceback is raised"
     from click.testing import CliRunner
 
     from ser_nb.command_line import main
@@ -234,7 +235,7 @@ def every_sound():
 
 
 def poisoned(path, frames):
-    "What plain soundfile reads into a buffer of NaN: a second reading, in which memory that nobody wrote would show; None where it cannot"
+    "What soundfile reads into a buffer of NaN, which shows memory that was never written; None where it cannot"
     import numpy as np
     import soundfile as sf
     try:
@@ -255,7 +256,7 @@ def ffmpeg_frames(path, sr):
 
 
 def read_twice(path):
-    "(samples, rate, whether there was a warning) of a file, after lengths and samples agreed with a second reading; None = refused"
+    "(samples, rate, whether there was a warning), after a second reading agreed with the first; None = refused"
     import warnings
 
     import numpy as np
@@ -276,7 +277,7 @@ def read_twice(path):
 
 
 def decoding(kind, rng, folder, n):
-    "Whole, cut, doubled, headerless and mutated files of every format that libsndfile writes: lengths and samples against a second decoder"
+    "Whole, cut, doubled, headerless and mutated files of each libsndfile format, against a second decoder"
     import numpy as np
     for i in range(n):
         name = rng.choice(list(every_sound()))
@@ -444,7 +445,10 @@ def parameters(kind, rng, folder, n):
         st.none() | value)
     def called(jobs, given, data):
         try: plan(jobs, given, data, folder, True)
-        except click.UsageError as e: assert str(e); outcomes.append('refused'); return
+        except click.UsageError as e:
+            assert str(e)
+            outcomes.append('refused')
+            return
         outcomes.append('works')
     called()
     yield from outcomes
@@ -475,7 +479,10 @@ def names(kind, rng, folder, n):
     def read(stem, ending):
         parent_clip(stem + ending)
         try: said = parse_name(stem + ending)
-        except ValueError as e: assert str(e); outcomes.append('refused'); return
+        except ValueError as e:
+            assert str(e)
+            outcomes.append('refused')
+            return
         assert said['label'] in LABELS and (dataset_name(said), published_name(said))
         outcomes.append('works')
     read()
@@ -681,7 +688,10 @@ def _work(pipe, door, folder):
 
 
 def run_batches(door, folder):
-    "Feed a door: (kind, outcome) -> how many, and the most MB that a worker grew by. What hangs, dies or raises is an outcome, with the batch that does it again"
+    """Feed a door: (kind, outcome) -> how many, and the most MB that a worker grew by.
+
+    What hangs, dies or raises is an outcome, with the batch that does it again.
+    """
     kinds, each, n = DOORS[door].kinds, DOORS[door].each, DOORS[door].long if LONG else DOORS[door].short
     batches, counts, most, worker = [(kinds[i % len(kinds)], i) for i in range(-(-n // each))], Counter(), 0., None
     spawn = multiprocessing.get_context('spawn')
@@ -695,7 +705,9 @@ def run_batches(door, folder):
         pipe.send(batch)
         while True:
             try: said = pipe.recv() if pipe.poll(limit) else 'fault: no answer in time'
-            except EOFError: worker.join(); said = f'fault: the process died ({worker.exitcode})'
+            except EOFError:
+                worker.join()
+                said = f'fault: the process died ({worker.exitcode})'
             limit = SECONDS
             if isinstance(said, tuple):
                 most = max(most, said[1])

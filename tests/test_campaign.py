@@ -1,6 +1,7 @@
-"""Every door, and input that nobody would send on purpose: no traceback, no hang, no GB more, and what is good among the bad comes out
+"""Malformed input at every entry point: no traceback, no hang, no GB more, and the good among the bad comes out
 
-A short form in `make test`, the long one by `make campaign` (SER_NB_CAMPAIGN=long): more than 10,000 inputs, a table of them at its end.
+A short form in `make test`, the long one by `make campaign` (SER_NB_CAMPAIGN=long): more than 10,000 inputs,
+with a table of them at its end.
 """
 import pandas as pd
 import pytest

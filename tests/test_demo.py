@@ -1,4 +1,4 @@
-"The demo over HTTP: whose files it opens and deletes, whom it answers, what it leaves on the disk; and its page in a real browser"
+"The demo over HTTP: whose files it opens and deletes, whom it answers, what it leaves on disk; its page in a browser"
 import json
 import os
 import re
@@ -173,7 +173,9 @@ def test_a_link_in_the_folder_of_uploads_is_not_followed(client, secret):
     try:
         assert join(client, [file_data(root/'link'/'a.wav')]).status_code == 403
         assert client.get(f'/gradio_api/file={root}/link/a.wav').status_code == 404
-    finally: (root/'link'/'a.wav').unlink(); (root/'link').rmdir()
+    finally:
+        (root/'link'/'a.wav').unlink()
+        (root/'link').rmdir()
     assert secret.read_text() == SECRET
 
 

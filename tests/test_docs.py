@@ -67,8 +67,9 @@ def test_every_link_anchor_and_picture_is_there(site, pages):
             to = urlsplit(link)
             if to.scheme or to.netloc: continue
             target = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(to.path))) if to.path else name
+            anchors = pages[target].ids if to.fragment and target in pages else [unquote(to.fragment)]
             if not (site/target).is_file(): broken.append(f'{name}: {link}')
-            elif to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids: broken.append(f'{name}: {link} (no such anchor)')
+            elif unquote(to.fragment) not in anchors: broken.append(f'{name}: {link} (no such anchor)')
     assert not broken, '\n'.join(broken)
 
 

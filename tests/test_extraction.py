@@ -173,7 +173,8 @@ def _whole_or_absent(out, undisturbed):
     return True
 
 
-def test_a_really_full_disk_ends_with_one_line_and_the_same_call_goes_on_when_there_is_room(some_clips, undisturbed, tmp_path):
+def test_a_really_full_disk_ends_with_one_line_and_the_same_call_goes_on_when_there_is_room(
+        some_clips, undisturbed, tmp_path):
     disk = tmp_path/'disk'
     disk.mkdir()
     def mount(options):
@@ -255,7 +256,8 @@ def test_an_address_without_a_scheduler_is_said():
         extract(table_of(['x.wav']), dask='tcp://127.0.0.1:9')
 
 
-def test_a_cluster_gives_the_same_bytes_and_so_it_does_when_a_worker_is_killed(some_clips, undisturbed, cluster, tmp_path):
+def test_a_cluster_gives_the_same_bytes_and_so_it_does_when_a_worker_is_killed(
+        some_clips, undisturbed, cluster, tmp_path):
     import ser_nb.feature_extraction as fe
     address, workers = cluster
     write_features(*split(extract(some_clips, dask=address, batch_size=8)[0]), tmp_path/'whole')

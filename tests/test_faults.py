@@ -1,4 +1,6 @@
-"""Runs that are stopped, doubled, starved or cut off: no half file under a final name, the same bytes by the same call again, and a line that says what to do
+"""Runs that are stopped, doubled, starved or cut off
+
+No half file under a final name, the same bytes by the same call again, and a line that says what to do.
 
 The long form (`make campaign`) stops 50 runs of five jobs at random moments, the short one one of them.
 """
@@ -110,7 +112,8 @@ def stop(running, sig):
 
 
 @pytest.mark.parametrize('job', STOPPED)
-def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gives_the_same_bytes(job, tmp_path, features):
+def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gives_the_same_bytes(
+        job, tmp_path, features):
     args, names = [a.format(features=features) for a in RUNS[job][0]], RUNS[job][1]
     began = time.perf_counter()
     assert ser_nb('run', *args, '--out', tmp_path/'undisturbed').returncode == 0

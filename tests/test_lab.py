@@ -15,7 +15,7 @@ pytestmark = in_one_environment('pages and lab are the same in both environments
 
 @pytest.fixture
 def lab(tmp_path):
-    "The address of a JupyterLab in an empty folder, with a token, settings of its own, and the kernel that `ser-nb kernel` registers"
+    "The address of a JupyterLab in an empty folder, with a token, its own settings, and the kernel of `ser-nb kernel`"
     env = os.environ | {
         k: str(tmp_path / v)
         for k, v in dict(
@@ -63,7 +63,7 @@ def copy_to_run(name, folder):
 
 
 def pick_kernel(page, name):
-    "The kernel's name at the right of the toolbar, then the list, once the lab has started the kernel that it takes by itself"
+    "Click the kernel's name in the toolbar, then choose from the list, once the lab has started its first kernel"
     page.get_by_text('| Idle').wait_for()
     page.locator('.jp-NotebookPanel-toolbar .jp-KernelName').click()
     page.locator('.jp-Dialog select').select_option(label=name)

@@ -30,7 +30,7 @@ def server(tmp_path):
 
 
 def asked(address, sound, seconds, n):
-    "n clients, as patient as a browser, that ask for so many seconds, once at least: the times of the answers, what else came"
+    "n clients, as patient as a browser, that send for so many seconds, once at least: times of replies, errors"
     from gradio_client import Client, handle_file
     clients, times, errors, end = (
         [Client(address, verbose=False, download_files=False, httpx_kwargs=dict(timeout=60)) for _ in range(n)],

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.unit
 # design.md's table, from bottom to top: a module imports only from those before it
 ORDER = """files run_folder workers containers audio corpora corpus_adapters corpus_formats spectral
 functionals speech_encoder augmentation corruptions feature_store keras_tools
-feature_extraction metrics splits leakage combining_datasets proposed_system emotion_model out_of_domain h5_files model_files
-timing prediction timeline demo classifiers tuning ablations baselines ladder robustness benchmark report docs pipeline command_line""".split()
+feature_extraction metrics splits leakage combining_datasets proposed_system emotion_model out_of_domain h5_files
+model_files timing prediction timeline demo classifiers tuning ablations baselines
+ladder robustness benchmark report docs pipeline command_line""".split()
 DEPRECATED = {'evaluation'} # thin re-exports for one release
 MODULES = sorted(p for p in (ROOT/'ser_nb').glob('*.py') if not p.stem.startswith('_'))
 MAX_LINES = 400
@@ -46,7 +47,11 @@ def test_no_module_takes_a_private_name_of_another_so_that_internals_can_change(
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
 def test_a_module_is_short_enough_to_read_at_one_sitting(path):
-    lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith(('# %%', '__all__'))]
+    lines = [
+        line
+        for line in path.read_text().splitlines()
+        if line.strip() and not line.startswith(('# %%', '__all__'))
+    ]
     assert len(lines) <= MAX_LINES, f'{path.name}: {len(lines)} lines'
 
 

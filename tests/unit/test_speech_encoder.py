@@ -1,4 +1,4 @@
-"The speech encoder: weights that are fetched whole or refused, a network that is the published one, features of a clip alone"
+"The speech encoder: weights that are fetched whole or refused, the published network, features of a clip alone"
 import hashlib
 import struct
 import sys
