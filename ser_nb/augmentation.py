@@ -12,8 +12,8 @@ import numpy as np
 import soxr
 
 from .audio import SR, trim
-from .functionals import (FEATURES, FUNCTIONALS, functionals, register_features,
-    set_columns, time_means)
+from ser_nb.functionals import (FEATURES, FUNCTIONALS, functionals, register_features,
+    time_means)
 from .spectral import spectra
 
 # %% ../nbs/library/Augmentation.ipynb #4190cdf9

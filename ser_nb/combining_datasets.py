@@ -7,7 +7,7 @@ __all__ = ['ARCHIVES', 'add_sound', 'scan', 'without_copies', 'combine', 'expect
            'plot_distribution', 'unpack', 'unpack_all', 'download_ravdess', 'sample_corpus', 'scan_all']
 
 # %% ../nbs/Combining_Datasets.ipynb #470f8869
-import errno, hashlib, lzma, os, re, shutil, stat, struct, zipfile
+import errno, lzma, os, re, shutil, stat, struct, zipfile
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,7 @@ def _place(source, target, sha256):
             shutil.copyfile(source, part)
 
 def _targets(clips):
-    "Where each clip goes in DATASET/: the article's flat names; other corpora keep their names, in a folder of their own"
+    "Where each clip goes in DATASET/: the article's flat names; other corpora keep their names, in their own folder"
     targets = pd.Series(
         [dataset_name(c) if c['corpus'] in CORPORA else '' for c in clips.to_dict('records')], clips.index,
         dtype=object)
@@ -233,6 +233,10 @@ def _check_members(archive, size):
         raise ValueError(f'it would unpack to {total:,} bytes from {size:,}')
 
 # %% ../nbs/Combining_Datasets.ipynb #5e86c1de
+_BROKEN_ARCHIVE = ( # what zipfile and its decompressors raise for one
+    zipfile.BadZipFile, zipfile.zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError, RuntimeError,
+    LookupError, MemoryError)
+
 def unpack(path:str|Path, # a zip archive
            folder:str|Path # where its folder is made
           ) -> Path: # the archive's folder, named after it and its bytes
@@ -248,7 +252,8 @@ def unpack(path:str|Path, # a zip archive
             _check_members(archive, path.stat().st_size)
             archive.extractall(part)
         part.replace(target)
-    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, zipfile.zlib.error, lzma.LZMAError, struct.error, LookupError, MemoryError) as e: raise ValueError(f'{path}: archive refused: {e or type(e).__name__}') from None
+    except _BROKEN_ARCHIVE as e:
+        raise ValueError(f'{path}: archive refused: {e or type(e).__name__}') from None
     except OSError as e:
         if e.errno in _ITS_FAULT: raise ValueError(f'{path}: archive refused: {e.strerror or e}') from None
         raise OSError(e.errno, e.strerror, str(path)) from None # a full disk
@@ -295,7 +300,7 @@ def _continue_download(part):
 def download_ravdess(folder:str|Path, # where the archives go
                      base_url:str=_ZENODO # where they come from
                     ) -> list: # their paths
-    "Fetch RAVDESS's two audio archives (about 430 MB), each checked against its MD5; one that is there already is only checked"
+    "Fetch RAVDESS's two audio archives (about 430 MB); each is checked against its MD5, and fetched only if missing"
     import pooch, requests
     pooch.get_logger().setLevel('ERROR')
     folder, paths = Path(folder), []

@@ -244,7 +244,9 @@ def _non_speech(rng, t):
     def sweep(): return np.sin(2 * np.pi * np.cumsum(np.linspace(hz(), hz(1000, 8000), len(t))) / SR)
     def clicks(): return (rng.uniform(size=len(t)) < 4 / SR) * rng.normal(size=len(t))
     def beat(): return np.exp(-40 * (t % rng.uniform(.2, .6))) * rng.normal(size=len(t))
-    noises = {name: partial(_coloured, rng, len(t), power) for power, name in enumerate(('white noise', 'pink noise', 'brown noise'))}
+    noises = {
+        name: partial(_coloured, rng, len(t), power)
+        for power, name in enumerate(('white noise', 'pink noise', 'brown noise'))}
     return noises | {'mains hum': hum, 'pure tone': tone, 'sweep': sweep, 'chord': chord, 'melody': melody,
                      'clicks': clicks, 'beat': beat}
 
@@ -260,4 +262,5 @@ def sounds_without_speech(n:int=20, # of each kind
         x = x / max(np.sqrt((x ** 2).mean()), 1e-9) * 10 ** (rng.uniform(-40, -10) / 20)
         return np.clip(x, -1, 1).astype(np.float32)
     quiet = [rng.integers(-1, 2, len(t)).astype(np.float32) / 2 ** 15 for _ in range(n)]
-    return {'silence of a sound card': quiet} | {kind: [levelled(way()) for _ in range(n)] for kind, way in ways.items()}
+    return {'silence of a sound card': quiet} | {
+        kind: [levelled(way()) for _ in range(n)] for kind, way in ways.items()}

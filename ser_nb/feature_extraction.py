@@ -15,16 +15,14 @@ import numpy as np
 import pandas as pd
 
 from .audio import LONG, SR, load_sound, open_sound, read_sound, trim
-from .augmentation import AUGMENTATIONS, augmented_columns
 from .corpora import label_of
 from .feature_store import (FEATURE_FILES, FeatureCache, cache_dir, cache_keys,
-    companion_file, file_sha256, write_features, write_parquet)
+    write_features, write_parquet)
 from .files import deprecated_names
 from .functionals import (FEATURE_SETS, FEATURES, META_COLUMNS, compute_features,
-    feature_set_columns, features, functionals, recording_features, time_means)
+    feature_set_columns, features, recording_features)
 from .run_folder import progress
-from .speech_encoder import ENCODER_FEATURES # its feature set
-from .spectral import FREQUENCIES_HZ, N_FFT, chroma, decibels, mfcc, spectra
+from .spectral import N_FFT, chroma, decibels, mfcc, spectra
 from .workers import in_processes, on_cluster, one_thread
 
 # %% ../nbs/Feature_Extraction.ipynb #712a988c

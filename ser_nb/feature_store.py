@@ -10,20 +10,22 @@ __all__ = ['CACHE_VERSION', 'FEATURE_FILES', 'COMPANIONS', 'PART_ROWS', 'MAX_VAL
 # %% ../nbs/library/Feature_Store.ipynb #1bd5a44c
 import hashlib, os, sqlite3, struct, warnings, zlib
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
 
-from .augmentation import AUGMENTATIONS # registers its feature sets
+from .augmentation import AUGMENTATIONS
 from .corpora import read_table
 from .functionals import FEATURES, META_COLUMNS, unknown_features
 from .run_folder import notebooks_dir, progress
 from .files import replacing
-from .speech_encoder import ENCODER_FEATURES # registers its feature set
+from .speech_encoder import ENCODER_FEATURES
 
 # %% ../nbs/library/Feature_Store.ipynb #41eb3c1b
+_SETS_OF_OTHER_MODULES = ENCODER_FEATURES, AUGMENTATIONS # importing them registers their feature sets
 CACHE_VERSION = 3 # raised when the same settings give other values
 
 def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
@@ -183,7 +185,7 @@ def write_features(train:pd.DataFrame, # features to train on
 
 # %% ../nbs/library/Feature_Store.ipynb #d61a5ee0
 def _needs_pyarrow():
-    try: import pyarrow
+    try: import_module('pyarrow')
     except ImportError as e:
         raise ImportError(f"Parquet needs the package pyarrow: pip install 'ser_nb[parquet]' ({e})") from None
 

@@ -381,7 +381,8 @@ def _empty_network(about, weights, first):
     "The network that model.json describes, without its weights"
     from ser_nb import emotion_model, proposed_system
     model, labels, settings, temperature = (about[k] for k in ('model', 'labels', 'settings', 'temperature'))
-    known = {proposed_system.MODEL: proposed_system.COLUMNS} | {m: emotion_model.columns_of(m) for m in emotion_model.MODELS}
+    known = {proposed_system.MODEL: proposed_system.COLUMNS} | {
+        m: emotion_model.columns_of(m) for m in emotion_model.MODELS}
     if model not in known:
         raise ValueError(f"model: {model[:50]!r} is none of {', '.join(known)}")
     if about['features'] != list(known[model]):

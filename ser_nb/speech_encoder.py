@@ -9,7 +9,7 @@ __all__ = ['WEIGHTS', 'N_BLOCKS', 'TIMEOUT_S', 'ENCODER_SR', 'ENCODER_FFT', 'ENC
            'encode', 'pool', 'encoder_features']
 
 # %% ../nbs/library/Speech_Encoder.ipynb #547225be
-import hashlib, json, os, struct, sys, tempfile, threading
+import os, struct, sys, tempfile, threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from .audio import SR, resample
 from .functionals import register_features
-from .run_folder import fingerprint, progress, read_json, replacing, write_json
+from .run_folder import fingerprint, progress, read_json, write_json
 
 # %% ../nbs/library/Speech_Encoder.ipynb #ce99fe7d
 WEIGHTS = dict(
@@ -202,7 +202,8 @@ def random_weights(width:int=16, # of the network
     linear = {'self_attention/linear_0': (3 * width, width), 'self_attention/linear_1': (width, width),
               'ffn/linear_0': (4 * width, width), 'ffn/linear_1': (width, 4 * width)}
     for i in range(n_blocks):
-        for name, shape in linear.items(): shapes |= {f'layer_{i}/{name}/weight': shape, f'layer_{i}/{name}/bias': shape[:1]}
+        for name, shape in linear.items():
+            shapes |= {f'layer_{i}/{name}/weight': shape, f'layer_{i}/{name}/bias': shape[:1]}
         for name in ('self_attention', 'ffn'):
             shapes |= {f'layer_{i}/{name}/layer_norm/{part}': (width,) for part in ('gamma', 'beta')}
     values = {f'encoder/{name}': rng.normal(0, .2, shape).astype(np.float16) for name, shape in shapes.items()}
