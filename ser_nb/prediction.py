@@ -12,28 +12,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .audio import (LONG, SOUND_SUFFIXES, SR, SoundWarning, open_sound, read_sound, signal_blocks,
-                    temporary_sound, to_signal)
+from .audio import SOUND_SUFFIXES, SR, SoundWarning, temporary_sound
 from .corpora import find_files, order_labels, split_label
-from .files import fingerprint
-from .functionals import FEATURE_SETS, FEATURES, feature_matrix, feature_vector
+from .files import deprecated_names, fingerprint
+from .functionals import FEATURES, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
 from .out_of_domain import domain_distance, domain_of
 from .run_folder import progress
-from .spectral import (HOP_LENGTH, N_MELS, band_limit, decibels, extend_bandwidth, magnitudes,
-                       mel_spectrogram, spectra)
+from .spectral import N_MELS, band_limit, decibels, extend_bandwidth, magnitudes, mel_spectrogram
 from .speech_encoder import ENCODER_FEATURES, encoder_ready
+from .windowing import LONGEST, Windowing, windowed_features
 from .workers import in_processes, one_thread
 
 if TYPE_CHECKING: # one clip is predicted without it
     import pandas as pd
 
 # %% auto #0
-__all__ = ['PRETRAINED', 'light_network', 'WINDOW', 'HOP', 'LONGEST', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES',
-           'ANSWER', 'heard', 'answers', 'about_model', 'signal_features', 'fill_top', 'as_file', 'sentence',
-           'pretrained', 'windows', 'windowed_features', 'emotion_columns', 'as_table', 'as_rows', 'decode_predictions',
-           'EmotionModel', 'predict_sources', 'predict_files', 'audit_model', 'format_prediction', 'plot_answer',
-           'as_dict', 'sound_paths', 'describe_model']
+__all__ = ['PRETRAINED', 'light_network', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES', 'ANSWER', 'heard', 'answers',
+           'about_model', 'signal_features', 'fill_top', 'as_file', 'sentence', 'pretrained', 'emotion_columns',
+           'as_table', 'as_rows', 'decode_predictions', 'EmotionModel', 'predict_sources', 'predict_files',
+           'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model']
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 PRETRAINED = ('encoder', 'functionals') # models of the package, the more accurate one first
@@ -47,94 +45,6 @@ def pretrained(model:str='' # one of PRETRAINED; '' = encoder where its weights 
 
 # %% ../nbs/Prediction.ipynb #fb60dd57
 light_network = load_openvino # former name
-
-# %% ../nbs/Prediction.ipynb #ac6fc04f
-_EXTENDED = 5000., 10500. # Hz: bandwidth extension is tried where a spectrum ends between these
-
-def _spectral_places(columns):
-    "Places of the columns that are computed from the spectrum, not from the whole signal"
-    whole = {c for s in FEATURE_SETS.values() if s.batch and not callable(s.columns) for c in s.columns}
-    return [i for i, c in enumerate(columns) if c not in whole]
-
-def _extended_features(bare, S, signal, columns, limit):
-    "Features with bandwidth extension: those of the whole signal stay"
-    S, extended = extend_bandwidth(S, limit), bare.copy()
-    places = _spectral_places(columns)
-    if places:
-        names = [columns[i] for i in places]
-        extended[places] = feature_matrix([signal], names, [(S, mel_spectrogram(S))])[0]
-    return extended
-
-def _features_in_domain(signal, columns, domain):
-    "Features of a signal, with bandwidth extension where that is nearer to the training clips; its upper limit in Hz"
-    S, mel = spectra(signal)
-    bare, limit = feature_matrix([signal], columns, [(S, mel)])[0], float(band_limit(mel.mean(axis=0)))
-    if domain is None or not _EXTENDED[0] < limit < _EXTENDED[1]:
-        return bare, limit
-    extended = _extended_features(bare, S, signal, columns, limit)
-    nearest = min(extended, bare, key=lambda x: domain_distance(domain, x[None])[0]) # extended where both are as near
-    return nearest, limit
-
-# %% ../nbs/Prediction.ipynb #b1e7f917
-WINDOW, HOP = 3., 1.5 # s: a window, from one to the next
-LONGEST = 8. # s, of a clip that is predicted as a whole
-_QUIET, _BELOW = -70., 35. # dB: silence is below this, and that much below the loudest moment
-
-def _levels(signal):
-    "Level in dB below full scale, every 23 ms"
-    signal = np.pad(signal, (0, -len(signal) % HOP_LENGTH))
-    return 10 * np.log10(np.maximum((signal.reshape(-1, HOP_LENGTH) ** 2).mean(axis=1), 1e-12))
-
-def _loud_seconds(signal, floor):
-    return (_levels(signal) > floor).sum() * HOP_LENGTH / SR
-
-def windows(blocks # the pieces of a signal at SR, in order
-           ): # (start in s, signal) of each window
-    "Windows of 3 s that overlap by half, and what is left at the end"
-    rest, start, size, hop = np.zeros(0, np.float32), 0, round(WINDOW * SR), round(HOP * SR)
-    for block in blocks:
-        rest = np.concatenate([rest, block])
-        while len(rest) >= size:
-            yield start / SR, rest[:size]
-            rest, start = rest[hop:], start + hop
-    if len(rest) > size - hop or not start:
-        yield start / SR, rest
-
-# %% ../nbs/Prediction.ipynb #dade6b38
-def _clip(source):
-    "The signal of a file; None of a recording, which is too long to be a clip"
-    with open_sound(source) as f:
-        if f.frames > LONGEST * f.samplerate or f.frames * f.channels > 8 * LONG:
-            return None
-        return read_sound(f, allow_silence=True)
-
-def _loud_windows(source, signal):
-    "Length of a recording in s; start in s and signal of its windows that are loud enough"
-    def blocks():
-        return signal_blocks(source) if signal is None else [signal]
-    loudest, n = np.array([(_levels(b).max(initial=-120), len(b)) for b in blocks()]).T
-    floor = max(loudest.max() - _BELOW, _QUIET)
-    return n.sum() / SR, ((s, w) for s, w in windows(blocks()) if _loud_seconds(w, floor) >= .2)
-
-# %% ../nbs/Prediction.ipynb #c01d0002
-def windowed_features(source, # a sound file or its bytes, or (signal, sr): (n_samples,) or (n_samples, n_channels) and Hz
-                      columns:list, # names of features
-                      domain:dict=None # of a model, see domain_of: for bandwidth extension; None = never
-                     ) -> tuple: # seconds; starts, ends in s (k,); features (k, n_columns); upper limits in Hz (k,)
-    "The input of a model: features of a clip, or of each window of a recording that is loud enough"
-    signal = to_signal(np.asarray(source[0]), source[1], True) if isinstance(source, tuple) else _clip(source)
-    if signal is not None and len(signal) <= LONGEST * SR:
-        seconds, some = len(signal) / SR, [(0., signal)] if _levels(signal).max() > _QUIET else []
-    else:
-        seconds, some = _loud_windows(source, signal)
-    starts, ends, X, limits = [], [], [], []
-    for start, window in some:
-        features, limit = _features_in_domain(window, columns, domain)
-        starts.append(start)
-        ends.append(start + len(window) / SR)
-        X.append(features)
-        limits.append(limit)
-    return seconds, starts, ends, np.array(X, np.float32).reshape(-1, len(columns)), limits
 
 # %% ../nbs/Prediction.ipynb #d7415293
 PREDICTION_COLUMNS = ('start_s', 'end_s', 'answer', 'emotion', 'confidence', 'gender', 'gender_confidence',
@@ -203,10 +113,10 @@ def as_rows(columns:dict # of predictions: name -> (n,) array
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 # %% ../nbs/Prediction.ipynb #6e3040b7
-def decode_predictions(proba:np.ndarray, # (n, n_labels) calibrated probabilities, in the order of the model's labels
-                       distance:np.ndarray, # (n,) from the training clips, above 1 it is unlike them; NaN = not known
+def decode_predictions(proba:np.ndarray, # (n, n_labels) calibrated probabilities, in the model's order
+                       distance:np.ndarray, # (n,) from the training clips, above 1: out of domain; NaN = not known
                        about:dict # model.json
-                      ) -> pd.DataFrame: # PREDICTION_COLUMNS without the times, then a probability an emotion and a label
+                      ) -> pd.DataFrame: # PREDICTION_COLUMNS without the times; a probability an emotion and a label
     "Emotions, confidences and reasons for abstaining, of a model's probabilities"
     return as_table(_decode(proba, distance, about))
 
@@ -215,21 +125,21 @@ def _without_name(text, source):
     "What a SoundWarning says, without the file's name in front"
     return text.removeprefix('the sound: ' if isinstance(source, bytes) else f'{source}: ')
 
-def _found(source, columns, domain):
+def _found(source, columns, domain, cut):
     "windowed_features of a file, or the reason why it has none; and what is odd about the file"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always', SoundWarning)
         try:
-            found = windowed_features(source, columns, domain)
+            found = windowed_features(source, columns, domain, cut)
         except (ValueError, OSError) as e:
             found = str(e)
     notes = dict.fromkeys(_without_name(str(w.message), source) for w in caught if w.category is SoundWarning)
     return found, list(notes)
 
-def _batch(sources, columns, domain=None):
+def _batch(sources, columns, domain=None, cut=Windowing()):
     "What is found in a few files, on one thread of linear algebra"
     with one_thread():
-        return [_found(source, columns, domain) for source in sources]
+        return [_found(source, columns, domain, cut) for source in sources]
 
 def _window_columns(model, found):
     "The columns of every window of several files, and the file's place of each"
@@ -283,45 +193,78 @@ class EmotionModel:
         self.proba = load_openvino(run, files)
         self.emotions = list(_groups(tuple(self.labels))[0])
         self.takes_encoder = not set(ENCODER_FEATURES).isdisjoint(self.columns)
-        try: self.domain = domain_of(self.about)
-        except ValueError as e: raise ValueError(f"{self.run/'model.json'}: domain: {e}") from None
+        try:
+            self.domain = domain_of(self.about)
+        except ValueError as e:
+            raise ValueError(f"{self.run/'model.json'}: domain: {e}") from None
 
     @classmethod
-    def load(cls, run:str|Path='', model:str=''): # '' = a model of the package, see `pretrained`; model: which of them
-        if run and model: raise ValueError('run and model: give one of them')
+    def load(cls,
+             run:str|Path='', # a run folder; '' = a model of the package
+             model:str='' # which of the package, see `pretrained`
+            ):
+        "The model of a run, or of the package"
+        if run and model:
+            raise ValueError('run and model: give one of them')
         return cls(run or pretrained(model))
 
-    def check_encoder(self): # an OSError where sound cannot be predicted
+    def check_encoder(self):
+        "An `OSError` where sound cannot be predicted: the encoder's weights are not here"
         if self.takes_encoder and not encoder_ready():
             raise OSError(f"{self.run}: takes features of the speech encoder, whose weights are not here: "
                           "`ser-nb weights` fetches them (72 MB, once); `--model functionals` needs none")
 
-    def predict_features(self, X, limits=None): # (n, n_columns) features, (n,) Hz; the columns of a prediction, as arrays
-        if not len(X): return _decode(np.empty((0, len(self.labels)), np.float32), np.empty(0), self.about)
-        limits = _band_limits(X, self.columns) if limits is None else limits
-        return _decode(self.proba(X), domain_distance(self.domain, X), self.about, _is_narrow(limits))
-
-    def predict_columns(self, source): # a path, bytes, or (signal, sr); the columns of its row, and those of its windows
-        self.check_encoder()
-        with one_thread(): found = [windowed_features(source, self.columns, self.domain)]
-        windows, at = _window_columns(self, found)
-        return _file_columns(self, found, windows, at), windows
-
 # %% ../nbs/Prediction.ipynb #c01d0005
-def _predict(self, what): # a path, bytes, (signal, sr), or a table of features; a table of PREDICTION_COLUMNS and probabilities
+def _predict_features(self:EmotionModel,
+                      X:np.ndarray, # (n, n_columns) features
+                      limits:np.ndarray=None # (n,) Hz, upper limits of the spectra; None = by the mel features
+                     ) -> dict: # the columns of a prediction: name -> (n,) array
+    "Predictions of rows of features"
+    if not len(X):
+        return _decode(np.empty((0, len(self.labels)), np.float32), np.empty(0), self.about)
+    limits = _band_limits(X, self.columns) if limits is None else limits
+    return _decode(self.proba(X), domain_distance(self.domain, X), self.about, _is_narrow(limits))
+
+def _predict_columns(self:EmotionModel,
+                     source, # a path, bytes, or (signal, sr)
+                     cut:Windowing=Windowing() # of a recording
+                    ) -> tuple: # the columns of its row, and those of its windows
+    "A prediction without pandas"
+    self.check_encoder()
+    with one_thread():
+        found = [windowed_features(source, self.columns, self.domain, cut)]
+    windows, at = _window_columns(self, found)
+    return _file_columns(self, found, windows, at), windows
+
+EmotionModel.predict_features, EmotionModel.predict_columns = _predict_features, _predict_columns
+
+# %% ../nbs/Prediction.ipynb #5bdae405
+def _predict(self:EmotionModel,
+             what # a path, bytes, (signal, sr), or a table of features
+            ) -> pd.DataFrame: # PREDICTION_COLUMNS and probabilities
+    "A row for a sound, or for each row of a table"
     if not hasattr(what, 'columns'):
         return as_table(self.predict_columns(what)[0])
     from ser_nb.keras_tools import values_of
     names = what[['file'] if 'file' in what else []].reset_index(drop=True)
     return names.join(as_table(self.predict_features(values_of(what, self.columns))))
 
-def _predict_windows(self, source): # a path, bytes, or (signal, sr); the row of `predict` and those of `timeline`
-    return tuple(as_table(columns) for columns in self.predict_columns(source))
+def _predict_windows(self:EmotionModel,
+                     source, # a path, bytes, or (signal, sr)
+                     cut:Windowing=Windowing() # of a recording
+                    ) -> tuple: # the row of `predict` and those of `timeline`
+    "A sound and its windows"
+    return tuple(as_table(columns) for columns in self.predict_columns(source, cut))
 
-def _timeline(self, source): # a path, bytes, or (signal, sr); a row a window that is loud enough, of a clip one
-    return self.predict_windows(source)[1]
+def _timeline(self:EmotionModel,
+              source, # a path, bytes, or (signal, sr)
+              cut:Windowing=Windowing() # of a recording
+             ) -> pd.DataFrame: # a row a window that is loud enough; of a clip one
+    "The windows of a sound"
+    return self.predict_windows(source, cut)[1]
 
-EmotionModel.predict, EmotionModel.predict_windows, EmotionModel.timeline = _predict, _predict_windows, _timeline
+EmotionModel.predict, EmotionModel.predict_windows = _predict, _predict_windows
+EmotionModel.timeline = _timeline
 
 # %% ../nbs/Prediction.ipynb #dc755d96
 MIN_PARALLEL_FILES = 100 # fewer are done sooner than processes have started
@@ -330,7 +273,8 @@ def _predicted_batch(model, found):
     "(columns of a row or a reason, columns of its windows or None) of several files"
     good = [f for f in found if not isinstance(f, str)]
     windows, at = _window_columns(model, good)
-    rows, bounds, k = _file_columns(model, good, windows, at) if good else {}, np.searchsorted(at, range(len(good) + 1)), 0
+    rows = _file_columns(model, good, windows, at) if good else {}
+    bounds, k = np.searchsorted(at, range(len(good) + 1)), 0
     for f in found:
         if isinstance(f, str):
             yield f, None
@@ -342,15 +286,18 @@ def _predicted_batch(model, found):
 def predict_sources(model:EmotionModel, # see EmotionModel.load
                     sources:list, # paths of sound files, or their bytes
                     n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
-                    batch_size:int=16 # files a worker takes at a time
-                   ): # (source, columns of its row, columns of its windows, notes); for a bad one (source, reason, None, notes)
+                    batch_size:int=16, # files a worker takes at a time
+                    cut:Windowing=Windowing() # of recordings
+                   ): # (source, columns of its row, of its windows, notes); of a bad one (source, reason, None, notes)
     "Predict many files, in their order, without pandas; notes say what is odd about a file"
     from ser_nb.prediction import _batch # workers import it; what is defined in a notebook cannot be sent to them
     model.check_encoder()
     batches = [sources[i:i + batch_size] for i in range(0, len(sources), batch_size)]
-    if n_jobs == -1 and len(sources) <= MIN_PARALLEL_FILES: n_jobs = 1
-    work = in_processes(partial(_batch, columns=model.columns, domain=model.domain), batches, n_jobs)
-    if len(batches) > 1: work = progress(work, 'predicting', len(batches))
+    if n_jobs == -1 and len(sources) <= MIN_PARALLEL_FILES:
+        n_jobs = 1
+    work = in_processes(partial(_batch, columns=model.columns, domain=model.domain, cut=cut), batches, n_jobs)
+    if len(batches) > 1:
+        work = progress(work, 'predicting', len(batches))
     for batch, found in zip(batches, work):
         results = _predicted_batch(model, [f for f, _ in found])
         for source, (row, windows), (_, notes) in zip(batch, results, found):
@@ -371,16 +318,18 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
 # %% ../nbs/Prediction.ipynb #35d9313e
 def audit_model(run:str|Path # a run folder of the train job
                ) -> list: # findings as those of the linter
-    "Whether a model still scores on the test rows that come with the package what it recorded, where it was judged on them"
+    "Whether a model scores on the package's test rows what it recorded, where it was evaluated on them"
     from ser_nb.feature_store import read_features
     from ser_nb.keras_tools import values_of
     model, test = EmotionModel.load(run), read_features()[1]
     about = model.about
     recorded = about.get('scores', {}).get('random_80_20', {}).get(about['model'], {}).get('accuracy')
-    if recorded is None or about.get('data', {}).get('test_fingerprint') != fingerprint(test): return []
+    if recorded is None or about.get('data', {}).get('test_fingerprint') != fingerprint(test):
+        return []
     predicted = np.array(model.labels)[model.proba(values_of(test, model.columns)).argmax(axis=1)]
     right = (predicted == test.label.to_numpy()).mean()
-    if abs(right - recorded) <= .005: return []
+    if abs(right - recorded) <= .005:
+        return []
     return [dict(kind='not_the_scores_it_recorded', severity='error', clips=round((1 - right) * len(test)),
                  example=f'right {right:.3f}, recorded {recorded:.3f}')]
 
@@ -446,7 +395,8 @@ def describe_model(about:dict # model.json
     trained_on, chosen = about.get('trained_on') or {}, about['abstention']
     corpora = ', '.join(trained_on.get('corpora') or []) or 'data that it does not name'
     what = f"model {about['model']}"
-    if not chosen: return f'{what}, trained on {corpora}; no threshold was chosen: it never abstains as unsure'
+    if not chosen:
+        return f'{what}, trained on {corpora}; no threshold was chosen: it never abstains as unsure'
     return (f"{what}, trained on {corpora}; on unseen speakers it predicts {chosen['coverage']:.0%} of clips, "
             f"{chosen['accuracy']:.0%} of them right (confidence from {chosen['threshold']:.2f})")
 
@@ -456,3 +406,4 @@ ANSWER, heard, answers, about_model, signal_features = (
     PREDICTION_COLUMNS, windowed_features, decode_predictions, describe_model, feature_vector)
 EmotionModel.said = EmotionModel.predict_features
 fill_top, as_file, sentence = extend_bandwidth, temporary_sound, format_prediction
+__getattr__ = deprecated_names('ser_nb.prediction', {'HOP': 'windowing', 'WINDOW': 'windowing', 'windows': 'windowing'})

@@ -12,7 +12,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from .prediction import HOP, REJECTED, emotion_columns
+from .prediction import REJECTED, emotion_columns
+from .windowing import HOP
 
 # %% ../nbs/library/Timeline.ipynb #c9d5cdcd
 def _image(windows, steps):
@@ -91,7 +92,7 @@ def to_audacity(table:pd.DataFrame, # of segments
 def to_rttm(table:pd.DataFrame, # of segments
             file:str='recording' # a name; spaces become _
            ) -> str: # one line a predicted segment
-    "Rich Transcription Time Marked: the emotion in the place of the speaker; a segment without a prediction has no line"
+    "Rich Transcription Time Marked: the emotion in the speaker's place; only predicted segments have a line"
     name = '_'.join(str(file).split()) or 'recording'
     return ''.join(
         f"SPEAKER {name} 1 {r['start_s']:.3f} {r['end_s'] - r['start_s']:.3f} <NA> <NA> {r['answer']}"

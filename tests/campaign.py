@@ -176,8 +176,8 @@ def loaded():
 
 def predict(kind, rng, folder, n):
     "`ser-nb predict FOLDER`: every bad file has its line, and the good one among them its answer"
-    import ser_nb.command_line as pipeline
-    pipeline._load_model = lambda run, name='': loaded() # the same for every call, loaded once
+    import ser_nb.predict_commands as commands
+    commands._load_model = lambda run, name='': loaded() # the same for every call, loaded once
     paths, good = write_sounds(kind, rng, folder, n)
     _, out, said = command('predict', folder, '--json')
     answered = [json.loads(line)['file'] for line in out.splitlines()]
