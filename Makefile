@@ -1,4 +1,4 @@
-# make run | make test | make lab | make lock, each with ENV=intel or ENV=stock; the first call sets everything up.
+# make run | check | test | lab | lock …, each with ENV=intel or ENV=stock; the first call sets everything up.
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 
@@ -10,33 +10,41 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train model
 
-.PHONY: run check lint test campaign nightly readme docs lab lock clean setup
+.PHONY: run check lint test test-environment campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the article's system and the shipped model on the embedded features, evaluated
 	$(BIN)/ser-nb run $(JOBS)
 
 # two workers side by side: threads of their own would only wait for each other
-check test campaign nightly: export OMP_NUM_THREADS = 1
-check test campaign nightly: export OPENBLAS_NUM_THREADS = 1
+check test test-environment campaign nightly: export OMP_NUM_THREADS = 1
+check test test-environment campaign nightly: export OPENBLAS_NUM_THREADS = 1
 lint: setup         ## style and spelling
 	$(BIN)/ruff check ser_nb tests nbs
 	$(BIN)/codespell ser_nb tests nbs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 
 check: lint $(VENV)/.librosa ## lint and the fast tests
-	$(BIN)/python -m pytest -m unit
+	$(BIN)/python -m pytest -m 'unit and not corpora'
 
 # a process a notebook: Intel's extension and OpenVINO in one process, in some orders of import, end in a segmentation fault in oneDNN
 test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then pytest
 	find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P 2 -n 1 $(BIN)/nbdev_test --path
 	$(BIN)/python -m pytest
 
+# what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
+ENVIRONMENT_NBS := Proposed_System Emotion_Model Prediction library/Keras_Tools library/Model_Files library/H5_Files \
+  library/Speech_Encoder library/Classifiers
+test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy and scikit-learn
+	printf 'nbs/%s.ipynb\n' $(ENVIRONMENT_NBS) | xargs -P 2 -n 1 $(BIN)/nbdev_test --path
+	$(BIN)/python -m pytest -m '(unit or environment) and not slow'
+
 nightly: test campaign ## all there is
 
 campaign: export SER_NB_CAMPAIGN = long
 campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 20,000 inputs, 50 kills
-	$(BIN)/python -m pytest -n 2 --dist load -q tests/test_faults.py tests/test_determinism.py
-	$(BIN)/python -m pytest -n 0 -q tests/test_campaign.py tests/test_load.py
+	$(BIN)/python -m pytest -n 2 --dist load -q -m 'slow or jobs' tests/test_faults.py tests/test_determinism.py
+	$(BIN)/python -m pytest -n 0 -q -m 'slow or jobs' tests/test_campaign.py tests/test_load.py
+	$(BIN)/python -m pytest -n 0 -q -m slow --ignore=tests/test_faults.py --ignore=tests/test_determinism.py --ignore=tests/test_load.py
 
 readme: setup       ## README.md from nbs/index.ipynb and its stored outputs
 	$(BIN)/jupyter nbconvert --log-level ERROR --to markdown --no-input --stdout nbs/index.ipynb | \

@@ -36,12 +36,6 @@ def pythons():
             if (ROOT / f/'.ready').exists()})
 
 
-def in_one_environment(why):
-    "A mark for what need not be tested twice: the default environment does"
-    return pytest.mark.skipif(
-        Path(sys.prefix).name == '.venv-stock', reason=f'{why}: tested in the default environment')
-
-
 @contextmanager
 def chromium(*flags):
     "Chromium without a window, as Playwright drives it; who uses it is skipped where it is missing"
@@ -62,6 +56,29 @@ def no_traceback(done):
     assert 'Traceback' not in done.stderr + done.stdout, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 4, done.stderr
     return True
+
+
+TIERS = 'unit', 'jobs', 'browser', 'corpora', 'slow'
+# a worker takes a file at a time: those that take minutes come first, or one worker ends them alone
+LONGEST = (
+    'test_jobs', 'test_lab', 'test_quality', 'test_demo', 'test_prediction', 'test_faults', 'test_wheel',
+    'test_baselines', 'test_real_corpora', 'test_extraction', 'test_campaign')
+
+
+def only_environment(config):
+    "Whether only what depends on the environment is tested (`make test-environment`)"
+    return 'environment' in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True) # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    "Each test is in a tier; what takes real sound is in `corpora`; long files come first"
+    for item in items:
+        if 'data' in item.fixturenames: item.add_marker(pytest.mark.corpora)
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            raise pytest.UsageError(f'{item.nodeid} is in none of the tiers {", ".join(TIERS)}')
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 def pytest_configure(config):

@@ -5,14 +5,15 @@ import subprocess
 import sys
 import time
 
-from conftest import in_one_environment, ser_nb
+import pytest
+from conftest import ser_nb
 
 from ser_nb.baselines import SPACES, read_parameters, tune_classifier
 from ser_nb.feature_store import read_features
 from ser_nb.files import fingerprint, read_json
 from ser_nb.functionals import FEATURES
 
-pytestmark = in_one_environment('tuning is the same in both environments')
+pytestmark = pytest.mark.jobs
 
 TUNE = '''
 import sys

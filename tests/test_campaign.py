@@ -6,9 +6,8 @@ with a table of them at its end.
 import pandas as pd
 import pytest
 from campaign import DOORS, LONG, MEMORY_MB, run_batches
-from conftest import in_one_environment
 
-pytestmark = in_one_environment('what is refused is the same in both environments')
+pytestmark = pytest.mark.jobs
 
 
 @pytest.fixture(scope='module')

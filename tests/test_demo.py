@@ -20,6 +20,8 @@ from ser_nb.combining_datasets import scan
 from ser_nb.corpora import EMOTIONS
 from ser_nb.prediction import EmotionModel, pretrained
 
+pytestmark = pytest.mark.jobs
+
 SECRET = 'the secret of this machine'
 META = {'_type': 'gradio.FileData'}
 

@@ -3,7 +3,6 @@ import os
 import shutil
 
 import pytest
-from campaign import LONG
 from conftest import ser_nb
 
 from ser_nb.combining_datasets import combine, sample_corpus, scan
@@ -11,7 +10,10 @@ from ser_nb.feature_extraction import extract, split
 from ser_nb.feature_store import write_features
 from ser_nb.files import read_json
 
+pytestmark = pytest.mark.jobs
 
+
+@pytest.mark.environment
 def test_features_do_not_depend_on_the_order_or_the_places_of_the_files(tmp_path):
     corpus = sample_corpus(tmp_path/'a', words=1)
     for i, path in enumerate(sorted(corpus.rglob('*.wav'), reverse=True)): # backwards, and in other folders
@@ -28,7 +30,7 @@ def test_features_do_not_depend_on_the_order_or_the_places_of_the_files(tmp_path
         assert (tmp_path/'out_a' / file).read_bytes() == (tmp_path/'out_b' / file).read_bytes(), file
 
 
-@pytest.mark.skipif(not LONG, reason='two trainings: make campaign')
+@pytest.mark.slow # two trainings
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity') or len(os.sched_getaffinity(0)) < 2, reason='needs two cores')
 def test_metrics_are_the_same_on_one_core_and_on_two(tmp_path):
     env = {k: v for k, v in os.environ.items() if 'THREADS' not in k}

@@ -9,11 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from conftest import ROOT, chromium, in_one_environment
+from conftest import ROOT, chromium
 
 from ser_nb.docs import without_quarto
 
-pytestmark = in_one_environment('pages and lab are the same in both environments')
+pytestmark = pytest.mark.jobs
 
 
 @pytest.fixture(scope='module')

@@ -9,6 +9,8 @@ import pytest
 from ser_nb import combining_datasets
 from ser_nb.combining_datasets import download_ravdess
 
+pytestmark = pytest.mark.jobs
+
 BODY = np.random.default_rng(0).bytes(3_000_000)
 
 

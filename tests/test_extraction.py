@@ -21,6 +21,8 @@ from ser_nb.combining_datasets import scan
 from ser_nb.feature_extraction import extract, split
 from ser_nb.feature_store import FEATURE_FILES, write_features
 
+pytestmark = pytest.mark.jobs
+
 RNG = np.random.default_rng(0)
 TONE = (.3 * np.sin(2 * np.pi * 220 * np.arange(SR) / SR) + .01 * RNG.normal(size=SR)).astype(np.float32)
 

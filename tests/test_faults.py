@@ -19,7 +19,7 @@ import psutil
 import pytest
 import soundfile as sf
 from campaign import LONG
-from conftest import SER_NB, in_one_environment, no_traceback, ser_nb
+from conftest import SER_NB, no_traceback, ser_nb
 
 from ser_nb.audio import SR
 from ser_nb.combining_datasets import sample_corpus, scan
@@ -29,7 +29,7 @@ from ser_nb.feature_store import write_features
 from ser_nb.files import read_json
 from ser_nb.workers import in_processes
 
-pytestmark = in_one_environment('what survives is the same in both environments')
+pytestmark = pytest.mark.jobs
 
 TRAIN = [
     'model', '--smoke', '-p', 'model', 'functionals', '-p', 'folds', '0', '-p', 'splits', '4', '-p',
@@ -142,7 +142,7 @@ def test_a_run_stopped_at_random_moments_leaves_whole_files_and_the_same_call_gi
     assert same_outcome(tmp_path/'undisturbed', out, names) and not list(out.rglob('.part-*'))
 
 
-@pytest.mark.skipif(not LONG, reason='several trainings: make campaign')
+@pytest.mark.slow # several trainings
 def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(tmp_path, features):
     call = [a.format(features=features) for a in TRAIN]
     assert ser_nb('run', *call, '--out', tmp_path/'undisturbed').returncode == 0

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, in_one_environment, no_traceback, pythons, ser_nb
+from conftest import ROOT, no_traceback, only_environment, pythons, ser_nb
 from papermill import inspect_notebook
 
 from ser_nb.classifiers import load_classifier
@@ -26,6 +26,11 @@ from ser_nb.pipeline import JOBS, notebook_path, run_job
 from ser_nb.prediction import EmotionModel
 from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics
 
+pytestmark = pytest.mark.jobs
+
+
+ENVIRONMENT_JOBS = 'combine', 'extract', 'train', 'model', 'baselines', 'predict'
+
 
 @pytest.mark.parametrize('job', JOBS)
 def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
@@ -39,10 +44,11 @@ def test_papermill_finds_every_parameter_so_that_no_default_wins_silently(job):
 
 
 @pytest.fixture(scope='module')
-def whole_way(tmp_path_factory):
-    "A smoke run of every job, from sound to model, on the built-in sample of tones"
+def whole_way(tmp_path_factory, request):
+    "A smoke run of every job (or those that depend on the environment) on the built-in sample of tones"
     out = tmp_path_factory.mktemp('whole_way')/'run'
-    done = ser_nb('run', *JOBS, '--smoke', '--out', out)
+    jobs = ENVIRONMENT_JOBS if only_environment(request.config) else JOBS
+    done = ser_nb('run', *jobs, '--smoke', '--out', out)
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -93,6 +99,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
     assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
 
+@pytest.mark.environment
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
     out, _ = whole_way
     done = ser_nb('run', 'model', '--smoke', '-p', 'features_dir', out, '--out', tmp_path/'again')
@@ -114,6 +121,7 @@ np.save(sys.argv[2], predict_proba(load_model(run), read_features(run)[1], read_
 '''
 
 
+@pytest.mark.environment
 def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path):
     out, _ = whole_way
     here = predict_proba(load_model(out), read_features(out)[1], read_model_json(out)['features'])
@@ -124,6 +132,7 @@ def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_
         np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), here, atol=1e-5, err_msg=str(python))
 
 
+@pytest.mark.environment
 def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     out, _ = whole_way
     own, test = EmotionModel.load(out), read_features(out)[1]
@@ -136,7 +145,6 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
         and read_json(out/'metrics.json')['data']['predicted'] == 190)
 
 
-@in_one_environment('sound is harmed alike in both')
 def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same_with_two_workers(whole_way, tmp_path):
     out, _ = whole_way
     table = pd.read_csv(out/'robustness.csv')
@@ -152,6 +160,7 @@ def test_what_a_model_loses_in_the_wild_is_measured_in_every_way_and_is_the_same
     assert (tmp_path/'again'/'robustness.csv').read_bytes() == (out/'robustness.csv').read_bytes()
 
 
+@pytest.mark.environment
 def test_a_saved_classifier_is_read_by_a_new_process_without_the_extension(whole_way, tmp_path):
     out, _ = whole_way
     code = '''import sys; sys.modules['sklearnex'] = None
@@ -231,6 +240,7 @@ def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_witho
         clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
 
 
+@pytest.mark.environment
 def test_the_kernel_is_registered_for_this_environment(tmp_path):
     done = ser_nb(
         'kernel', '--name', 'ser_nb_test',

@@ -8,9 +8,9 @@ import time
 
 import nbformat
 import pytest
-from conftest import ROOT, chromium, in_one_environment, ser_nb
+from conftest import ROOT, chromium, ser_nb
 
-pytestmark = in_one_environment('pages and lab are the same in both environments')
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

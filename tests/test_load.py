@@ -9,13 +9,12 @@ import numpy as np
 import psutil
 import pytest
 import soundfile as sf
-from campaign import LONG
 from conftest import SER_NB
 
 from ser_nb.audio import SR
 from ser_nb.prediction import pretrained
 
-pytestmark = pytest.mark.skipif(not LONG, reason='a minute of load: make campaign')
+pytestmark = pytest.mark.slow
 CLIENTS, SECONDS = int(os.environ.get('CLIENTS', 50)), int(os.environ.get('SECONDS', 60))
 
 

@@ -3,7 +3,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from campaign import command
-from conftest import in_one_environment
 
 from ser_nb.corpora import LABELS
 from ser_nb.feature_store import read_features, write_features
@@ -11,7 +10,7 @@ from ser_nb.files import fingerprint, read_json, write_json
 from ser_nb.functionals import FEATURES, META_COLUMNS
 from ser_nb.prediction import pretrained
 
-pytestmark = in_one_environment('the linter is the same in both environments')
+pytestmark = pytest.mark.jobs
 
 OWN = list(META_COLUMNS[1:])
 

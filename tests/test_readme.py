@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.jobs
+
 
 def markdown(nb):
     return [

@@ -20,12 +20,15 @@ from ser_nb.feature_store import read_features
 from ser_nb.functionals import FEATURES, FUNCTIONALS
 from ser_nb.leakage import audit_features, audit_sound
 
+pytestmark = pytest.mark.corpora
+
 
 @pytest.fixture(scope='module')
 def reference(data):
     return pd.read_csv(data/'article_features.csv.gz', index_col=['corpus', 'file'])
 
 
+@pytest.mark.environment
 def test_features_of_the_original_files_are_those_of_the_articles_calls(data, reference):
     clips, rejected = scan(data/'originals')
     table, failed = extract(clips, n_jobs=1)

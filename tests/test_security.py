@@ -13,6 +13,8 @@ from conftest import ROOT
 from ser_nb.combining_datasets import scan, unpack
 from ser_nb.corpora import find_files
 
+pytestmark = pytest.mark.jobs
+
 CALLS = {
     'eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen', 'pickle.load', 'pickle.loads',
     'joblib.load', 'dill.load', 'marshal.loads', 'shelve.open', 'yaml.load', 'pd.read_pickle', 'torch.load',
