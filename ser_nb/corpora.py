@@ -240,7 +240,7 @@ def read_table(path:str|Path, # a CSV file
 # %% ../nbs/library/Corpora.ipynb #ae04b013
 def _wrong_label(clips):
     "Labels with a gender that are not those of the row"
-    gendered = clips.label.str.partition('_')[0].isin(GENDERS)
+    gendered = clips.label.str.split('_').str[0].isin(GENDERS)
     return gendered & (clips.label != clips.gender + '_' + clips.emotion)
 
 def _bad_rows(clips, numbers):

@@ -18,11 +18,13 @@ import numpy as np
 import pandas as pd
 
 from .augmentation import AUGMENTATIONS
+from .audio import MAX_WAIT, seconds_allowed
 from .corpora import read_table
 from .functionals import FEATURES, META_COLUMNS, unknown_features
 from .run_folder import notebooks_dir, progress
-from .files import replacing
+from .files import fingerprint, replacing
 from .speech_encoder import ENCODER_FEATURES
+from .workers import Patience
 
 # %% ../nbs/library/Feature_Store.ipynb #41eb3c1b
 _SETS_OF_OTHER_MODULES = ENCODER_FEATURES, AUGMENTATIONS # importing them registers their feature sets
@@ -35,11 +37,12 @@ def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
 
 def file_sha256(path:str|Path # a file
                ) -> str: # of its bytes; '' for what cannot be read
-    "Hash of a file; what cannot be read has none, and opening it says why"
-    if not os.path.isfile(path): return ''
-    try:
-        with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
-    except OSError: return ''
+    "Hash of a file; what cannot be read, or takes too long, has none, and opening it says why"
+    with Patience() as call:
+        try:
+            if not call(MAX_WAIT, os.path.isfile, path): return ''
+            return call(seconds_allowed(os.path.getsize(path)), fingerprint, path)
+        except OSError: return '' # a TimeoutError, too
 
 def _key(sha256, settings, segment):
     "Key of a sound in the cache; '' for a file that cannot be read"

@@ -4,8 +4,10 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import time
 import warnings
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -212,3 +214,105 @@ def test_a_second_decoder_finds_as_many_samples(how, tmp_path):
     theirs = subprocess.run(['ffmpeg', '-loglevel', 'error', '-i', name, *as_floats], **run).stdout
     theirs = np.frombuffer(theirs, np.float32)
     assert abs(len(ours) - len(theirs)) < 400 and abs(np.abs(ours).mean() / np.abs(theirs).mean() - 1) < .05
+
+
+# what takes too long
+
+HOLDER = """import fcntl, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN) # the system asks for it back, in vain
+f = open(sys.argv[1])
+fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+time.sleep(600)"""
+
+
+@contextmanager
+def held(path):
+    "A file that another process has leased: to open it takes as long as the system waits, which is 45 s"
+    holder = subprocess.Popen([sys.executable, '-c', HOLDER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True)
+    try:
+        if holder.stdout.readline() != 'held\n': pytest.skip(f'no lease: {holder.stderr.read()[-200:]}')
+        yield
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+@pytest.fixture
+def two(tmp_path):
+    "Two clips of which one cannot be opened"
+    names = [tmp_path/f'03-01-05-01-01-01-{i:02}.wav' for i in (1, 2)]
+    for path in names: path.write_bytes(written(NOISE, 16000, 'WAV', 'PCM_16'))
+    with held(names[0]): yield names
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='leases are a call of Linux')
+
+
+@linux
+def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_predicted(two, monkeypatch):
+    from ser_nb.prediction import EmotionModel, predict_sources
+    model = EmotionModel.load(model='functionals')
+    monkeypatch.setattr('ser_nb.audio.MAX_WAIT', 1)
+    start = time.monotonic()
+    (_, reason, none, _), (_, row, windows, _) = predict_sources(model, list(map(str, two)))
+    assert time.monotonic() - start < 20
+    assert reason == 'takes too long: nothing came for 1 s' and none is None and len(windows['start_s']) == 1
+
+
+@linux
+def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_extracted(two, monkeypatch, tmp_path):
+    from ser_nb.combining_datasets import scan
+    from ser_nb.feature_extraction import extract
+    monkeypatch.setattr('ser_nb.audio.MAX_WAIT', 1)
+    start = time.monotonic()
+    clips, rejected = scan(tmp_path, n_jobs=1)
+    assert len(clips) == 1 and 'takes too long' in rejected.reason[0]
+    both = clips.loc[[0, 0]].assign(path=list(map(str, two)))
+    table, failed = extract(both, n_jobs=1, cache=tmp_path/'cache')
+    assert len(table) == 1 and failed.reason.tolist() == ['takes too long: nothing came for 1 s']
+    assert time.monotonic() - start < 20
+
+
+STUCK = """import time, ser_nb.audio as audio
+from ser_nb.audio import load_sound
+content, read, audio.MAX_WAIT = open({!r}, 'rb').read(), audio._Part.readinto, 1
+def slow(part, buffer):
+    if part.place > 100_000: time.sleep(600)
+    return read(part, buffer)
+audio._Part.readinto = slow
+try: load_sound(content)
+except ValueError as e: print(e, flush=True)
+audio._Part.readinto = read
+print(len(load_sound(content)), flush=True)"""
+
+
+def test_a_decoder_that_hangs_in_the_middle_is_left_and_the_process_can_go_on_and_end(tmp_path):
+    (tmp_path/'a.wav').write_bytes(written(np.tile(NOISE, 4), SR, 'WAV', 'PCM_16'))
+    call = [sys.executable, '-c', STUCK.format(str(tmp_path/'a.wav'))]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f'takes too long: nothing came for 1 s\n{4 * len(NOISE)}\n' and not done.returncode, done
+
+
+def test_a_source_that_drips_is_stopped_after_the_time_for_its_size(monkeypatch):
+    import ser_nb.audio as audio
+    content, read = written(np.tile(NOISE, 20), SR, 'WAV', 'PCM_16'), audio._Part.readinto
+    def drips(part, buffer):
+        time.sleep(.02)
+        return read(part, buffer)
+    monkeypatch.setattr(audio, 'MAX_WAIT', .5)
+    monkeypatch.setattr(audio, '_BYTES_A_SECOND', 10 ** 7)
+    monkeypatch.setattr(audio, 'LONG', 8000)
+    monkeypatch.setattr(audio._Part, 'readinto', drips)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match='takes too long: reading it takes more than 1 s'): load_sound(content)
+    assert time.monotonic() - start < 5
+
+
+def test_a_small_file_that_claims_a_day_of_many_fast_channels_is_refused_at_once():
+    content = bytearray(written(np.zeros((65536, 8)), 655350, 'FLAC', 'PCM_16'))
+    frames = 20 * 3600 * 655350
+    content[21] = content[21] & 0xf0 | frames >> 32
+    content[22:26] = struct.pack('>I', frames & 0xffffffff)
+    with pytest.raises(ValueError, match='samples are too many'): load_sound(bytes(content) + bytes(8_000_000))
