@@ -17,12 +17,13 @@ from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_paramet
                              store_rest, store_run, utf8_path)
 from .run_folder import lock_run, project_dir, read_metrics
 from .files import replacing
-from .predict_commands import demo, predict
+from .predict_commands import demo, listen, predict
 
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
 
   ser-nb predict FILE      the emotion of a recording, with the model that comes with the package
+  ser-nb listen            live: the microphone, or raw samples on standard input
   ser-nb demo              the same as a page in the browser, for microphone and files
   ser-nb run               train and evaluate on the features that come with the package
   ser-nb run JOB --help    what a job can be told: {jobs}
@@ -37,7 +38,7 @@ def main(ctx):
     if ctx.invoked_subcommand is None:
         click.echo(_NEXT.format(jobs=', '.join(JOBS)))
 
-for command in (predict, demo):
+for command in (predict, listen, demo):
     main.add_command(command)
 
 def _failed(message):
