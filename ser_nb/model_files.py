@@ -108,7 +108,7 @@ _SCHEMA = dict(
         temperature=dict(type='number', exclusiveMinimum=0, maximum=1000),
         n_components=dict(type=['integer', 'null'], minimum=1, maximum=10_000), sha256=_TEXT,
         openvino=dict(type='object', required=list(OPENVINO_FILES), additionalProperties=_TEXT),
-        abstention=_optional('coverage threshold accuracy', _NUMBER),
+        abstention=_optional('coverage threshold accuracy', _NUMBER), reference=_optional('mean deviation', _TEXT),
         domain=_optional('mean scale axes variance rest most limit places', _TEXT)))
 
 def _check_about(about, path):
@@ -327,10 +327,12 @@ def save_model(network, # a trained Keras network
                **about # what else model.json holds: data, scores, confidence
               ) -> dict: # what model.json holds
     "Write `model.h5`, `model.json` and the OpenVINO model"
+    from ser_nb.adaptation import reference_as_text, reference_statistics
     from ser_nb.corpora import order_labels, split_label
     from ser_nb.emotion_model import abstention
     from ser_nb.out_of_domain import domain_as_text, fit_domain
     folder = Path(folder)
+    reference = None if train is None else reference_as_text(reference_statistics(train, trained['features']))
     with replacing(folder/'model.h5') as part:
         _quietly(network.save, part, include_optimizer=False)
         compress_h5(part)
@@ -340,7 +342,7 @@ def save_model(network, # a trained Keras network
         format=MODEL_FORMAT, **described, emotions=order_labels(split_label(label)[1] for label in trained['labels']),
         n_components=trained['first'].get('n_components'), sha256=fingerprint(folder/'model.h5'),
         openvino={name: fingerprint(folder/name) for name in OPENVINO_FILES}, versions=versions(), **about,
-        abstention=abstention(about.get('confidence', {})),
+        abstention=abstention(about.get('confidence', {})), reference=reference,
         trained_on=None if train is None else training_data(train),
         domain=None if train is None else domain_as_text(fit_domain(train, trained['features'])))
     write_json(about, folder/'model.json')
