@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SR', 'SOUND_SUFFIXES', 'MIN_RATE', 'MAX_RATE', 'FAINTEST', 'LOUDEST', 'LONG', 'UNKNOWN', 'MAX_HOURS', 'MAX_SAMPLES',
-           'MAX_WAIT', 'resample', 'to_signal', 'check_file', 'Sound', 'SoundWarning', 'seconds_allowed', 'open_sound',
-           'read_sound', 'load_sound', 'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
+           'resample', 'to_signal', 'check_file', 'Sound', 'SoundWarning', 'open_sound', 'read_sound', 'load_sound',
+           'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
 
 # %% ../nbs/library/Audio.ipynb #9419b550
 import errno, hashlib, io, os, stat, tempfile, warnings
@@ -19,7 +19,7 @@ import soxr
 from .containers import (OPEN_ENDED, ByteReader, another_sound, flac_streams, mpeg_streams,
                                ogg_streams, sound_end)
 from .files import fingerprint
-from .workers import Patience
+from .workers import MAX_WAIT, Patience, patiently, seconds_allowed
 
 # %% ../nbs/library/Audio.ipynb #dc59cd72
 SR = 22050 # Hz, librosa's default, as in the article
@@ -317,27 +317,6 @@ def _open(data, target, stack):
     return sound
 
 # %% ../nbs/library/Audio.ipynb #ee2a7169
-MAX_WAIT = 60 # s for a block of samples; so long may a file take, and
-_BYTES_A_SECOND = 20_000 # for so many bytes of it a second more
-
-def seconds_allowed(size:int # bytes of a file
-                   ) -> float: # s that reading it may take
-    "How long a file may take"
-    return MAX_WAIT + size / _BYTES_A_SECOND
-
-def _patiently(call, most):
-    "A function that makes calls within MAX_WAIT each and `most` seconds in all; a `ValueError` where that is not enough"
-    def within(work, *args, **kw):
-        left = most - call.spent
-        try:
-            return call(min(left, MAX_WAIT), work, *args, **kw)
-        except TimeoutError:
-            why = f'nothing came for {MAX_WAIT} s'
-            if left < MAX_WAIT:
-                why = f'reading it takes more than {most:.0f} s'
-            raise ValueError(f'takes too long: {why}') from None
-    return within
-
 @contextmanager
 def open_sound(source:str|Path|bytes # a file of any format that libsndfile reads, or what is in it
               ): # a Sound
@@ -349,10 +328,10 @@ def open_sound(source:str|Path|bytes # a file of any format that libsndfile read
     stack = ExitStack()
     with Patience() as call:
         try:
-            data, target = _patiently(call, MAX_WAIT)(_opened, source, stack)
+            data, target = patiently(call, MAX_WAIT)(_opened, source, stack)
             most = seconds_allowed(data.size)
-            sound = _patiently(call, most)(_open, data, target, stack)
-            sound.call = _patiently(call, most)
+            sound = patiently(call, most)(_open, data, target, stack)
+            sound.call = patiently(call, most)
             _tell(sound, source)
             yield sound
         finally:

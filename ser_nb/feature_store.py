@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 
 from .augmentation import AUGMENTATIONS
-from .audio import MAX_WAIT, seconds_allowed
 from .corpora import read_table
 from .functionals import FEATURES, META_COLUMNS, unknown_features
 from .run_folder import notebooks_dir, progress
 from .files import fingerprint, replacing
 from .speech_encoder import ENCODER_FEATURES
-from .workers import Patience
+from .workers import MAX_WAIT, Patience, seconds_allowed
 
 # %% ../nbs/library/Feature_Store.ipynb #41eb3c1b
 _SETS_OF_OTHER_MODULES = ENCODER_FEATURES, AUGMENTATIONS # importing them registers their feature sets

@@ -254,7 +254,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='leases 
 def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_predicted(two, monkeypatch):
     from ser_nb.prediction import EmotionModel, predict_sources
     model = EmotionModel.load(model='functionals')
-    monkeypatch.setattr('ser_nb.audio.MAX_WAIT', 1)
+    monkeypatch.setattr('ser_nb.workers.MAX_WAIT', 1)
     start = time.monotonic()
     (_, reason, none, _), (_, row, windows, _) = predict_sources(model, list(map(str, two)))
     assert time.monotonic() - start < 20
@@ -265,7 +265,7 @@ def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_predicted(
 def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_extracted(two, monkeypatch, tmp_path):
     from ser_nb.combining_datasets import scan
     from ser_nb.feature_extraction import extract
-    monkeypatch.setattr('ser_nb.audio.MAX_WAIT', 1)
+    monkeypatch.setattr('ser_nb.workers.MAX_WAIT', 1)
     start = time.monotonic()
     clips, rejected = scan(tmp_path, n_jobs=1)
     assert len(clips) == 1 and 'takes too long' in rejected.reason[0]
@@ -275,9 +275,9 @@ def test_a_file_that_does_not_open_gets_its_reason_and_the_others_are_extracted(
     assert time.monotonic() - start < 20
 
 
-STUCK = """import time, ser_nb.audio as audio
+STUCK = """import time, ser_nb.audio as audio, ser_nb.workers as workers
 from ser_nb.audio import load_sound
-content, read, audio.MAX_WAIT = open({!r}, 'rb').read(), audio._Part.readinto, 1
+content, read, workers.MAX_WAIT = open({!r}, 'rb').read(), audio._Part.readinto, 1
 def slow(part, buffer):
     if part.place > 100_000: time.sleep(600)
     return read(part, buffer)
@@ -301,8 +301,8 @@ def test_a_source_that_drips_is_stopped_after_the_time_for_its_size(monkeypatch)
     def drips(part, buffer):
         time.sleep(.02)
         return read(part, buffer)
-    monkeypatch.setattr(audio, 'MAX_WAIT', .5)
-    monkeypatch.setattr(audio, '_BYTES_A_SECOND', 10 ** 7)
+    monkeypatch.setattr('ser_nb.workers.MAX_WAIT', .5)
+    monkeypatch.setattr('ser_nb.workers._BYTES_A_SECOND', 10 ** 7)
     monkeypatch.setattr(audio, 'LONG', 8000)
     monkeypatch.setattr(audio._Part, 'readinto', drips)
     start = time.monotonic()
