@@ -16,7 +16,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from .containers import (OPEN_ENDED, ByteReader, another_sound, flac_streams, mpeg_streams,
+from .containers import (OPEN_ENDED, ByteReader, another_sound, flac_streams, gsm_samples, mpeg_streams,
                                ogg_streams, sound_end)
 from .files import fingerprint
 from .workers import MAX_WAIT, Patience, patiently, seconds_allowed
@@ -207,7 +207,7 @@ class Sound:
                 frames -= len(block)
 
 _EXACT = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW', 'ALAC_16', 'ALAC_20',
-          'ALAC_24', 'ALAC_32', 'VORBIS', 'OPUS') # the length of others is rounded to a block
+          'ALAC_24', 'VORBIS', 'OPUS') # the length of others is rounded to a block
 _SEEKABLE = ('WAV', 'WAVEX', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'FLAC')
 
 # %% ../nbs/library/Audio.ipynb #cd1a9266
@@ -285,12 +285,15 @@ def _open_other(path, file, data, stack):
         return _open_mpeg(f, file, data, stack)
     if f.format == 'RAW' and f.subtype == 'ULAW': # a guess by the ending, .au or .snd, of anything
         raise ValueError('no sound that can be read (there is no header)')
+    if f.subtype == 'ALAC_32': # as a second decoder shows
+        raise ValueError('ALAC of 32 bits, which libsndfile decodes into noise')
     note = ''
     if end == OPEN_ENDED or f.format == 'RAW':
         note = f'{f.format} does not say how long it is'
     elif second is not None:
         note = 'another sound follows in the same file, which is left out'
-    return Sound([f], exact=f.subtype in _EXACT, note=note)
+    frames = gsm_samples(data) if (f.format, f.subtype) == ('WAV', 'GSM610') else None
+    return Sound([f], frames, exact=f.subtype in _EXACT, note=note)
 
 # %% ../nbs/library/Audio.ipynb #0dc78e2e
 class SoundWarning(UserWarning):
