@@ -49,10 +49,22 @@ def _failed(message):
         pass
     os._exit(1) # nothing is flushed again
 
+def _only_ours():
+    "Standard output for what Python prints: what decoders in C print of a broken file goes to standard error"
+    own = os.dup(1)
+    try:
+        os.dup2(2, 1)
+    except OSError: # standard error is closed
+        os.close(own)
+        return
+    sys.stdout = open(own, 'w', encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+
 def main_entry():
     "The command as a process: standard output that is closed or full is a failure"
     if sys.stdout is None:
         _failed('ser-nb: standard output is closed')
+    _only_ours()
     code = 0
     try:
         main()

@@ -1,10 +1,13 @@
 "Jobs and the command: what is wrong is refused at once, and a job needs nothing of the story before it"
+import io
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile as sf
 from click.testing import CliRunner
 from conftest import ROOT
 
@@ -69,6 +72,17 @@ def test_closed_or_full_standard_output_is_a_failure_of_one_line():
         call = ['bash', '-c', f'"$@" {where}', 'bash', *COMMAND, '--help']
         done = subprocess.run(call, capture_output=True, text=True)
         assert done.returncode == 1 and len(done.stderr.splitlines()) <= 1, done
+
+
+def test_what_a_decoder_prints_of_a_broken_file_is_not_in_the_output(tmp_path):
+    sf.write(sds := io.BytesIO(), np.random.default_rng(0).uniform(-.3, .3, 9000), 22050, format='SDS')
+    content = bytearray(sds.getvalue())
+    content[21 + 127] = 0 # where a packet begins: libsndfile prints what it found
+    (tmp_path/'a.sds').write_bytes(content)
+    call = [*COMMAND, 'predict', str(tmp_path/'a.sds'), '--json', '--model', 'functionals']
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert [json.loads(line)['file'] for line in done.stdout.splitlines()] == [str(tmp_path/'a.sds')], done
+    assert 'Error' in done.stderr # of libsndfile
 
 
 def test_a_name_with_control_characters_is_escaped_on_the_terminal():
