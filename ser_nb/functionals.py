@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
-import scipy.fft
 
 from .audio import SR, load_sound, signal_blocks
+from .fourier import dct, rfft
 from .spectral import (FREQUENCIES_HZ, HOP_LENGTH, N_CHROMA, N_FFT, N_MELS, N_MFCC,
     block_spectrograms, chroma, decibels, frame_signal, hann_window, mel_of_power, mfcc,
     spectra, spectral_peaks, tuning_of_peaks)
@@ -103,12 +103,12 @@ def _energy(signal, S, mel):
 # %% ../nbs/library/Functionals.ipynb #cad68ad3
 def _autocorrelation(power):
     "The inverse Fourier transform of power spectra, times N_FFT"
-    return scipy.fft.dct(power, type=1)
+    return dct(power, type=1)
 
 @lru_cache
 def _window_autocorrelation():
     "That of the window, 1 at lag 0"
-    r = _autocorrelation(np.abs(scipy.fft.rfft(hann_window())) ** 2)
+    r = _autocorrelation(np.abs(rfft(hann_window())) ** 2)
     return r / r[0]
 
 def fundamental_frequency(power:np.ndarray, # (n_frames, 1025) power

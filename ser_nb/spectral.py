@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import chain
 
 import numpy as np
-import scipy.fft
 
 from .audio import SR
+from .fourier import dct, rfft
 
 # %% ../nbs/library/Spectral.ipynb #110e9aea
 N_FFT = 2048 # samples of a frame
@@ -44,7 +44,7 @@ def _power_of_frames(frames, together=64):
     "Power spectra (n_frames, 1025) of frames without a window"
     power = np.empty((len(frames), N_FFT // 2 + 1), np.float32)
     for i in range(0, len(frames), together):
-        spectra = scipy.fft.rfft(frames[i:i + together] * hann_window(), axis=1)
+        spectra = rfft(frames[i:i + together] * hann_window())
         parts = spectra.view(np.float32) # real, imaginary, real, ...
         parts *= parts
         np.add(parts[:, ::2], parts[:, 1::2], out=power[i:i + together])
@@ -133,7 +133,7 @@ def decibels(mel:np.ndarray, # (n_frames, 128) power
 def mfcc(db:np.ndarray # (n_frames, 128) or (128,) mel spectrum in dB
         ) -> np.ndarray: # (n_frames, 40) or (40,)
     "Mel-frequency cepstral coefficients: the cosine transform of the mel spectrum in dB"
-    return scipy.fft.dct(db, norm='ortho')[..., :N_MFCC]
+    return dct(db, ortho=True)[..., :N_MFCC]
 
 # %% ../nbs/library/Spectral.ipynb #b8dd2c3b
 _COUNTED = np.flatnonzero((FREQUENCIES_HZ >= 150) & (FREQUENCIES_HZ < 4000))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .audio import SR, resample
+from .fourier import rfft
 from .functionals import register_features
 from .run_folder import fingerprint, progress, read_json, write_json
 
@@ -84,21 +85,26 @@ def _mel_filters():
     ramps = edges[:, None] - np.fft.rfftfreq(ENCODER_FFT, 1 / ENCODER_SR)
     width = np.diff(edges)[:, None]
     triangles = np.maximum(0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
-    return (triangles * 2 / (edges[2:] - edges[:-2])[:, None]).T
+    return np.float32((triangles * 2 / (edges[2:] - edges[:-2])[:, None]).T)
+
+@lru_cache
+def _hann():
+    "The periodic Hann window"
+    return np.float32(.5 - .5 * np.cos(2 * np.pi * np.arange(ENCODER_FFT) / ENCODER_FFT))
 
 def log_mel(signal:np.ndarray # (n_samples,) at ENCODER_SR
            ) -> np.ndarray: # (n_frames, 80) float32
     "What the encoder takes: a log-mel spectrogram"
-    signal = np.asarray(signal, float)
+    signal = np.asarray(signal, np.float32)
     peak = abs(signal).max(initial=0)
     signal = np.pad(signal * (.5 / peak if peak else 0), (0, _TAIL))
     n_frames = len(signal) // ENCODER_HOP
     padded = np.pad(signal, ENCODER_FFT // 2, 'reflect')
     frames = np.lib.stride_tricks.sliding_window_view(padded, ENCODER_FFT)[::ENCODER_HOP][:n_frames]
-    hann = .5 - .5 * np.cos(2 * np.pi * np.arange(ENCODER_FFT) / ENCODER_FFT)
-    power = abs(np.fft.rfft(frames * hann, axis=1)) ** 2
-    level = np.log10(np.maximum(power @ _mel_filters(), 1e-10))
-    return ((np.maximum(level, level.max() - 8) + 4) / 4).astype(np.float32)
+    parts = rfft(frames * _hann()).view(np.float32) # real, imaginary, real, ...
+    parts *= parts
+    level = np.log10(np.maximum((parts[:, ::2] + parts[:, 1::2]) @ _mel_filters(), 1e-10))
+    return (np.maximum(level, level.max() - 8) + 4) / 4
 
 # %% ../nbs/library/Speech_Encoder.ipynb #5aba0b35
 def _cut(tensors):

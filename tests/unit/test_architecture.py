@@ -9,7 +9,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.unit
 
 # design.md's table, from bottom to top: a module imports only from those before it
-ORDER = """files run_folder workers containers audio corpora corpus_adapters corpus_formats spectral
+ORDER = """files run_folder workers containers audio fourier corpora corpus_adapters corpus_formats spectral
 functionals speech_encoder augmentation corruptions feature_store keras_tools
 feature_extraction metrics splits leakage combining_datasets proposed_system emotion_model out_of_domain adaptation h5_files
 model_files timing windowing prediction streaming timeline demo classifiers tuning ablations baselines
