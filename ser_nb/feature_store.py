@@ -101,7 +101,7 @@ class _Database:
         except (sqlite3.Error, OSError) as e:
             reason = getattr(e, 'strerror', None) or e
             raise OSError(f'cache {self.file}: {reason}; what was kept stays, the same call goes on from there '
-                          '(or give another cache, or none)') from None
+                          '(or name another cache: -p cache DIR, or none)') from None
 
     def close(self):
         if self.db: self.db.close()

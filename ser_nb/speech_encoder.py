@@ -332,10 +332,18 @@ def fetch_weights(file:str|Path='' # official weights that are here already; '' 
     """
     from filelock import FileLock
     folder = encoder_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder/'.lock'):
-        if not encoder_ready(): _install(folder, file or os.environ.get('SER_NB_WEIGHTS', ''))
+    if not encoder_ready():
+        _make_cache(folder)
+        with FileLock(folder/'.lock'):
+            if not encoder_ready(): _install(folder, file or os.environ.get('SER_NB_WEIGHTS', ''))
     return folder/f'{_MODEL}.xml'
+
+def _make_cache(folder):
+    "Make the folder that keeps the encoder; an `OSError` that says what to do where that is not allowed"
+    why = 'Permission denied'
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: why = e.strerror
+    if not os.access(folder, os.W_OK): raise OSError(f'{folder}: {why}; name another cache folder: SER_NB_CACHE=DIR')
 
 def _install(folder, named):
     "Make the OpenVINO model of the weights, and compile it once"
@@ -379,7 +387,8 @@ def _compiled(folder, threads=0):
     "The model, compiled for this machine"
     ov = import_openvino()
     core = ov.Core()
-    core.set_property({'CACHE_DIR': str(folder/'compiled')})
+    kept = folder/'compiled'
+    if os.access(kept if kept.is_dir() else folder, os.W_OK): core.set_property({'CACHE_DIR': str(kept)})
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
     if threads: settings['INFERENCE_NUM_THREADS'] = threads
     return core.compile_model(folder/f'{_MODEL}.xml', 'CPU', settings)

@@ -1,5 +1,6 @@
 "The house stays in order: one concept a module, imports one way, no private name across modules, small files in git"
 import ast
+import re
 import subprocess
 import sys
 
@@ -59,6 +60,22 @@ def test_no_exported_name_is_undefined_outside_its_notebook():
     done = subprocess.run([sys.executable, '-m', 'pyflakes', ROOT/'ser_nb'], capture_output=True, text=True)
     assert done.returncode in (0, 1) and 'No module' not in done.stderr, done.stderr
     assert not [line for line in done.stdout.splitlines() if 'undefined name' in line]
+
+
+IMPORT_ALL = """
+import importlib, pathlib, sys, warnings
+warnings.simplefilter('ignore')
+for name in ('fastcore', 'execnb', 'nbdev'): sys.modules[name] = None # an import of it fails
+for path in sorted(pathlib.Path(sys.argv[1]).glob('[a-z]*.py')): importlib.import_module(f'ser_nb.{path.stem}')
+"""
+
+
+def test_the_package_imports_without_the_tools_that_make_it_so_that_a_plain_install_works():
+    done = subprocess.run([sys.executable, '-c', IMPORT_ALL, ROOT/'ser_nb'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    settings = (ROOT/'settings.ini').read_text()
+    needed = next(line for line in settings.splitlines() if line.startswith('requirements = '))
+    assert not re.search('fastcore|execnb|nbdev', needed)
 
 
 def test_git_stays_small_but_for_the_listed_artefacts():
