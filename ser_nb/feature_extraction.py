@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from .audio import LONG, SR, load_sound, open_sound, read_sound, trim
-from .corpora import label_of
+from .corpora import CORPORA, label_of
 from .feature_store import (FEATURE_FILES, FeatureCache, cache_dir, cache_keys,
     write_features, write_parquet)
 from .files import deprecated_names
-from .functionals import (FEATURE_SETS, FEATURES, META_COLUMNS, compute_features,
+from .functionals import (FEATURE_SETS, FEATURES, META_COLUMNS, OPTIONAL_COLUMNS, compute_features,
     feature_set_columns, features, recording_features)
 from .run_folder import progress
 from .spectral import N_FFT, chroma, decibels, mfcc, spectra
@@ -189,12 +189,33 @@ def _rows(clips, n_jobs, batch_size, cache, dask, more='', trim_db=0.):
             yield from zip(part, rows)
 
 # %% ../nbs/Feature_Extraction.ipynb #3e08d2aa
+def _has_statements(clips):
+    "Whether sentences are known that the files' names do not tell"
+    own = ~clips.corpus.isin(CORPORA) if 'corpus' in clips else pd.Series(True, clips.index)
+    return 'statement' in clips and (clips.statement.fillna('').astype(str)[own] != '').any()
+
+def _unique_files(meta, clips):
+    "Names of clips: with the folder where two files share a name, with the time where they are segments"
+    own = ~meta.corpus.isin(CORPORA)
+    names, paths = meta.file.copy(), clips.path.astype(str).map(lambda p: Path(p).with_suffix('').as_posix())
+    for depth in (2, 3, 1000):
+        by_name = meta.assign(file=names, path=paths).groupby(['corpus', 'file']).path
+        clash = own & (by_name.transform('nunique') > 1)
+        names[clash] = paths[clash].map(lambda p: '/'.join(p.split('/')[-depth:]))
+    segments = own & paths.duplicated(keep=False)
+    if segments.any() and 'start_s' in clips:
+        starts = pd.to_numeric(clips.start_s, errors='coerce').fillna(0.)
+        names[segments] = names[segments] + starts[segments].map('@{:g}'.format)
+    return names
+
 def _metadata(clips):
-    "META_COLUMNS of a clip table as text; what is missing is empty"
+    "META_COLUMNS of a clip table as text, and statements where they are known; what is missing is empty"
     for column in ('file', 'path', 'speaker', 'emotion'):
         if column not in clips: raise ValueError(f'clip table: column {column!r} is missing')
-    meta = {c: clips[c].fillna('').astype(str) if c in clips else '' for c in META_COLUMNS}
+    names = [*META_COLUMNS, *(OPTIONAL_COLUMNS if _has_statements(clips) else ())]
+    meta = {c: clips[c].fillna('').astype(str) if c in clips else '' for c in names}
     meta = pd.DataFrame(meta, index=clips.index)
+    meta['file'] = _unique_files(meta, clips)
     unlabelled = meta.label == ''
     if unlabelled.any():
         pairs = meta.loc[unlabelled, ['gender', 'emotion']].to_numpy()

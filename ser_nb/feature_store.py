@@ -19,7 +19,7 @@ import pandas as pd
 
 from .augmentation import AUGMENTATIONS
 from .corpora import read_table
-from .functionals import FEATURES, META_COLUMNS, unknown_features
+from .functionals import FEATURES, META_COLUMNS, OPTIONAL_COLUMNS, unknown_features
 from .run_folder import notebooks_dir, progress
 from .files import fingerprint, replacing
 from .speech_encoder import ENCODER_FEATURES
@@ -147,10 +147,14 @@ def companion_file(path:str|Path, # a feature CSV
     "Where the columns of a kind stand that are not in the CSV"
     return Path(path).with_name(Path(path).stem.replace('features', kind) + '.npz')
 
+def _text_columns(table):
+    "The columns of a table that describe a clip"
+    return [*META_COLUMNS, *(c for c in OPTIONAL_COLUMNS if c in table)]
+
 def feature_columns(table:pd.DataFrame # features
-                   ) -> list: # META_COLUMNS, FEATURES, then those of registered sets in the table's order
+                   ) -> list: # META_COLUMNS and OPTIONAL_COLUMNS, FEATURES, then those of registered sets
     "The columns of a table that a feature file holds"
-    base = (*META_COLUMNS, *FEATURES)
+    base = (*_text_columns(table), *FEATURES)
     other = {*base, *unknown_features(table.columns)}
     return [*base, *(c for c in table.columns if c not in other)]
 
@@ -205,14 +209,14 @@ def write_parquet(train:pd.DataFrame, # features to train on
             if int(old.stem[5:]) >= len(starts): old.unlink()
 
 # %% ../nbs/library/Feature_Store.ipynb #14e88f9d
-_NEEDED_TEXT = ('file', 'speaker', 'emotion', 'label')
+_NEEDED_TEXT = ('file', 'emotion', 'label') # a speaker may be unknown
 
 def _check_columns(columns, path):
-    base = (*META_COLUMNS, *FEATURES)
-    missing = [c for c in (*_NEEDED_TEXT, *FEATURES) if c not in columns]
+    base = (*META_COLUMNS, *OPTIONAL_COLUMNS, *FEATURES)
+    missing = [c for c in (*_NEEDED_TEXT, 'speaker', *FEATURES) if c not in columns]
     if missing: raise ValueError(f'{path}: column {missing[0]!r} is missing')
-    unknown = [c for c in unknown_features(columns) if c not in META_COLUMNS]
-    if unknown: raise ValueError(f'{path}: column {unknown[0]!r} is not one of the {len(base)} of a feature file, '
+    unknown = [c for c in unknown_features(columns) if c not in base]
+    if unknown: raise ValueError(f'{path}: column {unknown[0]!r} is not one of the {len(META_COLUMNS) + len(FEATURES)} of a feature file, '
                                  'nor of a registered feature set')
 
 def _check_rows(table, path):
@@ -220,7 +224,7 @@ def _check_rows(table, path):
     for column in _NEEDED_TEXT:
         empty = (table[column].str.strip() == '').to_numpy()
         if empty.any(): raise ValueError(f'{path}, row {empty.argmax() + 1}, column {column!r}: it is empty')
-    numbers = table.iloc[:, len(META_COLUMNS):]
+    numbers = table.iloc[:, len(_text_columns(table)):]
     wrong = ~np.isfinite(numbers.to_numpy())
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -296,12 +300,13 @@ def read_feature_file(path:str|Path, # a feature CSV, or a folder of Parquet par
     """
     if Path(path).is_dir(): table = _read_parquet(path)
     else:
-        table = read_table(path, dict.fromkeys(META_COLUMNS, str), 'a feature file')
+        table = read_table(path, dict.fromkeys((*META_COLUMNS, *OPTIONAL_COLUMNS), str), 'a feature file')
         table = _with_companions(table, path, companions.split())
     _check_columns(table.columns, path)
-    meta = {c: table[c].fillna('').astype(str) if c in table else '' for c in META_COLUMNS}
+    names = _text_columns(table)
+    meta = {c: table[c].fillna('').astype(str) if c in table else '' for c in names}
     meta = pd.DataFrame(meta, index=table.index)
-    columns = feature_columns(table)[len(META_COLUMNS):]
+    columns = feature_columns(table)[len(names):]
     text = [c for c in columns if table[c].dtype.kind not in 'fiu'] # something in them is not a number
     table[text] = table[text].apply(pd.to_numeric, errors='coerce')
     with np.errstate(over='ignore'): values = table[columns].to_numpy(np.float32) # too large becomes infinite

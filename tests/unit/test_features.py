@@ -268,7 +268,7 @@ def test_a_row_of_another_length_in_the_cache_is_computed_again(value, tones, tm
 # ---- files of features
 
 def test_labels_of_any_corpus_are_read_and_empty_ones_refused(tmp_path):
-    for column in ('file', 'speaker', 'emotion', 'label'):
+    for column in ('file', 'emotion', 'label'):
         for write in (write_features, write_parquet):
             write(rows_of(), rows_of(**{column: ['a', 'b', ' ', 'c', 'd', 'e']}), tmp_path/f'{column}{write.__name__}')
             with pytest.raises(ValueError, match=f"test_features.*row 3, column '{column}': it is empty"):
@@ -276,6 +276,9 @@ def test_labels_of_any_corpus_are_read_and_empty_ones_refused(tmp_path):
     write_features(rows_of(gender='', corpus=''), rows_of(gender='robot'), tmp_path)
     train, test = read_features(tmp_path)
     assert set(train.label) == {'bored', 'glad'} and (train.gender == '').all() and (test.gender == 'robot').all()
+    write_features(rows_of(speaker='').assign(statement='s1'), rows_of().assign(statement=''), tmp_path)
+    train, test = read_features(tmp_path)
+    assert (train.speaker == '').all() and (train.statement == 's1').all() and (test.statement == '').all()
 
 
 def test_functionals_in_eight_bits_are_within_half_a_step(tmp_path):
