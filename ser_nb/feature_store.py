@@ -216,8 +216,10 @@ def _check_columns(columns, path):
     missing = [c for c in (*_NEEDED_TEXT, 'speaker', *FEATURES) if c not in columns]
     if missing: raise ValueError(f'{path}: column {missing[0]!r} is missing')
     unknown = [c for c in unknown_features(columns) if c not in base]
-    if unknown: raise ValueError(f'{path}: column {unknown[0]!r} is not one of the {len(META_COLUMNS) + len(FEATURES)} of a feature file, '
-                                 'nor of a registered feature set')
+    if unknown:
+        n_columns = len(META_COLUMNS) + len(FEATURES)
+        raise ValueError(f'{path}: column {unknown[0]!r} is not one of the {n_columns} of a feature file, '
+                         'nor of a registered feature set')
 
 def _check_rows(table, path):
     if not len(table): raise ValueError(f'{path}: there are no rows in it')
