@@ -83,14 +83,16 @@ def _meaning(corpus, speaker, gender, emotion, intensity, statement, repetition)
 
 # %% ../nbs/library/Corpora.ipynb #7329feb8
 TESS_WORDS = tuple(
-    '''back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk chat check cheek
-chief choice cool dab date dead death deep dime dip ditch dodge dog doll door fail fall far fat fit five food gap gas gaze germ get gin goal
-good goose gun half hall hash hate have haze hire hit hole home hurl hush jail jar join judge jug juice keen keep keg kick kill king kite
-knock late laud lean learn lease lid life limb live loaf long lore lose lot love luck make match merge mess met mill mob mode mood moon mop
-mouse nag name near neat nice note numb pad page pain pass pearl peg perch phone pick pike pole pool puff rag raid rain raise rat reach read
-red ring ripe road room rose rot rough rush said sail search seize sell shack shall shawl sheep shirt should shout size soap soup sour south
-sub such sure take talk tape team tell thin third thought thumb time tip tire ton tool tough turn vine voice void vote wag walk wash week
-wheat when which whip white wife wire witch yearn yes young youth'''.split())
+    '''back bar base bath bean beg bite boat bone book bought burn cab calm came cause chain chair chalk chat check
+cheek chief choice cool dab date dead death deep dime dip ditch dodge dog doll door fail fall far fat fit
+five food gap gas gaze germ get gin goal good goose gun half hall hash hate have haze hire hit hole home
+hurl hush jail jar join judge jug juice keen keep keg kick kill king kite knock late laud lean learn lease
+lid life limb live loaf long lore lose lot love luck make match merge mess met mill mob mode mood moon mop
+mouse nag name near neat nice note numb pad page pain pass pearl peg perch phone pick pike pole pool puff
+rag raid rain raise rat reach read red ring ripe road room rose rot rough rush said sail search seize sell
+shack shall shawl sheep shirt should shout size soap soup sour south sub such sure take talk tape team tell
+thin third thought thumb time tip tire ton tool tough turn vine voice void vote wag walk wash week wheat
+when which whip white wife wire witch yearn yes young youth'''.split())
 TESS_SPEAKERS = {'OAF': '26', 'OA': '26', 'YAF': '28'}
 TESS_EMOTIONS = {
     'neutral': 'neutral', 'happy': 'happy', 'sad': 'sad', 'angry': 'angry', 'fear': 'fearful',
@@ -135,7 +137,7 @@ def dataset_name(clip # a row of the clip table, or a dict of its columns
 
 # %% ../nbs/library/Corpora.ipynb #6a1ddd47
 def published_name(clip # a row of the clip table, or a dict of its columns
-                  ) -> tuple: # corpus and name, for instance ('tess', 'OAF_back_fear'): tables of clips are in this order
+                  ) -> tuple: # corpus and name, ('tess', 'OAF_back_fear'): the order of clip tables
     "A clip's name in its own corpus, whichever name the file has now"
     if clip['corpus'] not in CORPORA:
         return clip['corpus'], clip['file']

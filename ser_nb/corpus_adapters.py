@@ -7,7 +7,7 @@ __all__ = ['name_pattern', 'Adapter', 'read_adapters', 'load_adapters', 'read_na
            'clips_from_pattern', 'clips_from_folders']
 
 # %% ../nbs/library/Corpus_Adapters.ipynb #f011101e
-import difflib, re, tomllib
+import re, tomllib
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import lru_cache

@@ -7,7 +7,7 @@ __all__ = ['read_audformat', 'write_audformat', 'read_audiofolder', 'write_audio
            'describe_clips', 'read_corpus', 'corpus_table']
 
 # %% ../nbs/library/Corpus_Formats.ipynb #7eae95f3
-import difflib, json, os, re, shutil
+import difflib, json, os, shutil
 from pathlib import Path
 
 import pandas as pd

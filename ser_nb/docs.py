@@ -23,7 +23,8 @@ class show_exported:
         from nbdev.processors import add_links
         if not self.shell:
             self.shell = CaptureShell()
-            for source in ('from nbdev.showdoc import show_doc', 'import pandas as pd', *self.exported): self._run(self.shell.run_cell, source)
+            for source in ('from nbdev.showdoc import show_doc', 'import pandas as pd', *self.exported):
+                self._run(self.shell.run_cell, source)
         self._run(self.shell.cell, cell)
         add_links(cell)
 
@@ -33,7 +34,7 @@ class show_exported:
 
 # %% ../nbs/library/Docs.ipynb #52ddedf2
 def _lower_case(folder):
-    "Pages named as nbdev names them in links (`output-file`, which smalldocs does not read), and links to notebooks alike"
+    "Pages and links named by nbdev's `output-file`, which smalldocs does not read"
     pages = list(folder.rglob('*.ipynb'))
     names = '|'.join(re.escape(p.name) for p in pages)
     linked = re.compile(rf'(\(|- )((?:[\w.]+/)*)({names})')

@@ -174,7 +174,7 @@ def _published():
     return all_rows(*read_features())
 
 def _alike(a, b):
-    "Upper quartile of the columns' correlations: above .8 of the same recordings, whatever the settings, below .3 of others"
+    "Upper quartile of the columns' correlations: above .8 for the same recordings, below .3 for others"
     x, y = (v - v.mean(axis=0) for v in (a, b))
     norm = np.sqrt((x ** 2).sum(axis=0) * (y ** 2).sum(axis=0)).clip(1e-9)
     return np.quantile((x * y).sum(axis=0) / norm, .75)
@@ -382,7 +382,7 @@ def audit_shortcuts(clips:pd.DataFrame, # clip table of one corpus or several
     return findings
 
 # %% ../nbs/library/Leakage.ipynb #ffd8b773
-def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV); '' = the features that come with the package
+def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV); '' = the package's features
               ) -> list: # findings of audit, audit_features, audit_sound and audit_shortcuts, whichever apply
     "Check a stored split, run or clip table"
     if path and Path(path).is_dir() and (Path(path)/'metrics.json').is_file():

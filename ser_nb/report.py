@@ -129,7 +129,8 @@ def compare_runs(runs # run folders
     return table[~same].rename_axis(['part', 'name'])
 
 # %% ../nbs/library/Report.ipynb #212ce992
-_STYLE = '''body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
+_STYLE = '''body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;
+max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:0}
 h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
 .quiet{color:#555}
@@ -154,7 +155,8 @@ _PAGE = '''<!doctype html>
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><title>{{ title }}</title>
 <style>{{ style|safe }}</style></head>
-<body><h1>{{ title }}{% if badge %} <span class="badge">{{ badge }}</span>{% endif %}</h1><p class="quiet">{{ about }}</p>
+<body><h1>{{ title }}{% if badge %} <span class="badge">{{ badge }}</span>{% endif %}</h1>
+<p class="quiet">{{ about }}</p>
 {% for heading, text, table, images in parts %}<h2>{{ heading }}</h2>
 {% if text %}<p class="quiet">{{ text }}</p>{% endif %}
 {% if table %}<div class="wide"><table>
