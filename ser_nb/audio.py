@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SR', 'SOUND_SUFFIXES', 'MIN_RATE', 'MAX_RATE', 'FAINTEST', 'LOUDEST', 'LONG', 'UNKNOWN', 'MAX_HOURS', 'MAX_SAMPLES',
-           'resample', 'to_signal', 'check_file', 'Sound', 'SoundWarning', 'open_sound', 'read_sound', 'load_sound',
-           'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
+           'MAX_PARTS', 'resample', 'to_signal', 'check_file', 'Sound', 'SoundWarning', 'open_sound', 'read_sound',
+           'load_sound', 'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
 
 # %% ../nbs/library/Audio.ipynb #9419b550
 import errno, hashlib, io, os, stat, tempfile, warnings
@@ -238,8 +238,12 @@ def _counted(f, size):
     return n
 
 # %% ../nbs/library/Audio.ipynb #9a842efc
+MAX_PARTS = 1000 # of a chained file: each has a decoder
+
 def _open_parts(file, parts, stack):
     "Decoders of the parts of a chained file, each (start, end) or (start, end, claim)"
+    if len(parts) > MAX_PARTS:
+        raise ValueError(f'{len(parts):,} sounds in one file: the most are {MAX_PARTS:,}')
     decoders = [stack.enter_context(_decoder(_Part(file, *part))) for part in parts]
     kinds = {(d.samplerate, d.channels) for d in decoders}
     if len(kinds) > 1:
@@ -314,6 +318,8 @@ def _open(data, target, stack):
     "The `Sound` of a file that is open, checked"
     if not data.size:
         raise ValueError('an empty file (0 bytes)')
+    if data.size > 8 * MAX_SAMPLES: # the widest samples have 8 bytes
+        raise ValueError(f'{data.size / 1e9:,.0f} GB are too large: the most are {8 * MAX_SAMPLES / 1e9:.0f} GB')
     ways = {b'OggS': _open_ogg, b'fLaC': _open_flac}
     sound = ways.get(data.at(0, 4), _open_other)(target, data.file, data, stack)
     _check_length(sound.frames, sound, data.size)

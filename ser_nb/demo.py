@@ -294,12 +294,21 @@ _FILE = '/gradio_api/file=' # what the page plays back while it waits for a pred
 
 def _uploaded(path, uploads): return path.startswith(_FILE) and path[len(_FILE):] in uploads.waiting
 
+_EVENTS = 2 # of the page: a recording, and a file; Gradio fails for others
+
 def named_uploads(body:bytes, # of a request to predict
                   uploads:Uploads
                  ) -> list: # paths of uploads
     "The uploads that a request names; refused where it names anything else"
-    try: data = json.loads(body)['data']
-    except (ValueError, KeyError, TypeError, RecursionError): raise Refused(400, 'Not a request of this page.') from None
+    try:
+        request = json.loads(body)
+        data = request['data']
+        own = type(request['fn_index']) is int and 0 <= request['fn_index'] < _EVENTS
+        own = own and re.fullmatch(r'[\w-]{1,100}', request['session_hash'])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        own = False
+    if not own:
+        raise Refused(400, 'Not a request of this page.')
     files = [d for d in data if d] if isinstance(data, list) else [None]
     for d in files:
         if not isinstance(d, dict) or any(isinstance(v, (dict, list)) and k != 'meta' for k, v in d.items()):

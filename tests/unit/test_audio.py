@@ -325,6 +325,18 @@ def test_a_source_that_drips_is_stopped_after_the_time_for_its_size(monkeypatch)
     assert time.monotonic() - start < 5
 
 
+def test_a_file_of_terabytes_is_refused_before_it_is_read(tmp_path):
+    (tmp_path/'a.wav').write_bytes(written(NOISE, 8000, 'WAV', 'PCM_16'))
+    os.truncate(tmp_path/'a.wav', 2 ** 43)
+    for read in (inspect_sound, load_sound):
+        with pytest.raises(ValueError, match='8,796 GB are too large'): read(tmp_path/'a.wav')
+
+
+def test_a_file_of_very_many_parts_is_refused_before_each_has_a_decoder():
+    one = written(np.zeros(16), 8000, 'FLAC', 'PCM_16')
+    with pytest.raises(ValueError, match='20,000 sounds in one file'): load_sound(one * 20_000)
+
+
 def test_a_small_file_that_claims_a_day_of_many_fast_channels_is_refused_at_once():
     content = bytearray(written(np.zeros((65536, 8)), 655350, 'FLAC', 'PCM_16'))
     frames = 20 * 3600 * 655350
