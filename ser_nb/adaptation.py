@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
@@ -21,7 +22,7 @@ if TYPE_CHECKING: # reference_statistics and adapt_groups alone take a table
 
 # %% auto #0
 __all__ = ['K', 'statistics_of', 'reference_statistics', 'reference_as_text', 'reference_of', 'shrunk', 'adapt', 'adapt_groups',
-           'speakers_folder', 'speaker_file', 'enrolled', 'save_speaker', 'load_speaker']
+           'adapted_model', 'speakers_folder', 'speaker_file', 'enrolled', 'save_speaker', 'load_speaker']
 
 # %% ../nbs/library/Adaptation.ipynb #ab10d06a
 def _levelled(X, columns):
@@ -112,6 +113,22 @@ def adapt_groups(table:pd.DataFrame, # features of clips
         here = groups == group
         adapted[here] = adapt(X[here], columns, statistics_of(X[here], columns), reference, k)
     return table.assign(**dict(zip(columns, adapted.T)))
+
+# %% ../nbs/library/Adaptation.ipynb #ada0a001
+def adapted_model(model, # an EmotionModel
+                  statistics:dict, # of statistics_of, for the model's columns
+                  k:float=K # clips that the reference counts for
+                 ): # an EmotionModel
+    "A copy of a model that adapts features first; a `ValueError` where the model holds no reference"
+    reference = reference_of(model.about)
+    if reference is None:
+        raise ValueError(f'{model.run}: the model holds no reference of its training speakers, so it cannot be '
+                         'adapted; ser-nb run model trains one that does')
+    def predict_features(X, limits=None):
+        return model.predict_features(adapt(X, model.columns, statistics, reference, k) if len(X) else X, limits)
+    adapted = copy(model)
+    adapted.predict_features = predict_features
+    return adapted
 
 # %% ../nbs/library/Adaptation.ipynb #ccf5b963
 _NAME = re.compile(r'\w[\w.-]{0,63}')

@@ -17,12 +17,13 @@ from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_paramet
                              store_rest, store_run, utf8_path)
 from .run_folder import lock_run, project_dir, read_metrics
 from .files import replacing
-from .predict_commands import demo, listen, predict
+from .predict_commands import demo, enrol, listen, predict
 
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
 
   ser-nb predict FILE      the emotion of a recording, with the model that comes with the package
+  ser-nb enrol NAME FILE   a minute of a speaker's speech, for predict --speaker NAME
   ser-nb listen            live: the microphone, or raw samples on standard input
   ser-nb demo              the same as a page in the browser, for microphone and files
   ser-nb run               train and evaluate on the features that come with the package
@@ -38,7 +39,7 @@ def main(ctx):
     if ctx.invoked_subcommand is None:
         click.echo(_NEXT.format(jobs=', '.join(JOBS)))
 
-for command in (predict, listen, demo):
+for command in (predict, enrol, listen, demo):
     main.add_command(command)
 
 def _failed(message):
@@ -129,10 +130,13 @@ def _run_steps(steps, out):
         except (JobFailed, OSError) as e:
             raise JobFailed(f'{job} failed: {e}') from None
         click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
-    from ser_nb.report import score_table, write_report
-    table = score_table(read_metrics(out))
+    from ser_nb.report import score_notes, score_table, write_report
+    metrics = read_metrics(out)
+    table = score_table(metrics)
     if len(table):
         click.echo(table.to_string())
+    for line in score_notes(metrics):
+        click.echo(printable(line))
     if 'benchmark' in dict(steps):
         click.echo((out/'benchmark.txt').read_text(encoding='utf-8').rstrip())
     write_report(out)

@@ -77,6 +77,17 @@ def speaker_weights(train:pd.DataFrame # training rows
     weight = 1 / train.speaker.map(train.speaker.value_counts()).to_numpy(float)
     return np.float32(weight / weight.mean())
 
+def _solve_shrunk(within, total, shrinkage, right):
+    "Solve the shrunk covariance of rows for right sides; among the rows where these are fewer than the columns"
+    n, d = within.shape
+    ridge, share = shrinkage * (within ** 2).sum(dtype=float) / (total * d), (1 - shrinkage) / total
+    if n < d and ridge > 0: # Woodbury's identity
+        gram = share * (within @ within.T) + ridge * np.eye(n)
+        return (right - share * within.T @ np.linalg.solve(gram, within @ right)) / ridge
+    shrunk = share * (within.T @ within)
+    shrunk[np.diag_indices_from(shrunk)] += ridge
+    return np.linalg.solve(shrunk, right)
+
 def fit_discriminant(Z:np.ndarray, # (n_clips, n_columns) scaled features
                      y:np.ndarray, # (n_clips,) positions of the emotions
                      weights:np.ndarray, # (n_clips,)
@@ -86,11 +97,8 @@ def fit_discriminant(Z:np.ndarray, # (n_clips, n_columns) scaled features
     centre = np.average(Z, axis=0, weights=weights)
     means = np.stack([np.average(Z[y == k], axis=0, weights=weights[y == k]) for k in range(y.max() + 1)])
     within = (Z - means[y]) * np.sqrt(weights)[:, None]
-    covariance = within.T @ within / weights.sum()
-    shrunk = (1 - shrinkage) * covariance
-    shrunk[np.diag_indices_from(shrunk)] += shrinkage * np.trace(covariance) / len(covariance)
     away = means - centre
-    coefficients = np.linalg.solve(shrunk, away.T)
+    coefficients = _solve_shrunk(within, weights.sum(), shrinkage, away.T)
     return coefficients, -centre @ coefficients - .5 * np.einsum('kd,dk->k', away, coefficients)
 
 # %% ../nbs/Emotion_Model.ipynb #c1708650
@@ -98,10 +106,11 @@ def capped(train:pd.DataFrame, # training rows
            n:int, # clips that a label of a speaker may have
            seed:int=0 # of the draw
           ) -> np.ndarray: # positions of the kept rows, in order
-    "A subset in which no speaker has more than so many clips of a label"
+    "A subset in which no known speaker has more than so many clips of a label"
     order = np.random.default_rng(seed).permutation(len(train))
     drawn = train[['speaker', 'label']].iloc[order]
-    return np.sort(order[(drawn.groupby(['speaker', 'label']).cumcount() < n).to_numpy()])
+    few = (drawn.groupby(['speaker', 'label']).cumcount() < n) | (drawn.speaker == '')
+    return np.sort(order[few.to_numpy()])
 
 def fit_projection(Z:np.ndarray, # (n_clips, n_columns) scaled features
                    n_components:int,
@@ -111,7 +120,8 @@ def fit_projection(Z:np.ndarray, # (n_clips, n_columns) scaled features
     "Principal components, scaled so that the kernel of two rows is exp(-|a - b|^2)"
     from sklearn.decomposition import PCA
     n = min(n_components, *Z.shape, max(len(Z) - 1, 1))
-    pca = PCA(n, svd_solver='randomized', random_state=0).fit(Z)
+    solver = 'full' if len(Z) < 1000 else 'randomized' # whichever is faster
+    pca = PCA(n, svd_solver=solver, random_state=0).fit(Z)
     deviation = np.sqrt(pca.explained_variance_.clip(1e-12))
     scale = deviation ** -whitening
     scale *= np.sqrt(width / ((deviation * scale) ** 2).sum())

@@ -290,8 +290,10 @@ LICENCES = dict(ravdess_speech=_RAVDESS, ravdess_song=_RAVDESS, tess=_TESS)
 def training_data(train # table of training rows
                  ) -> dict: # corpora, licences, clips
     "What a model was trained on, for model.json"
+    from ser_nb.corpus_adapters import corpus_facts
     corpora = sorted(set(train.corpus))
-    return dict(corpora=corpora, licences=sorted({LICENCES.get(c, c) for c in corpora}), clips=len(train))
+    licences = {LICENCES.get(c) or f'{c}: {corpus_facts(c)}' for c in corpora}
+    return dict(corpora=corpora, licences=sorted(licences), clips=len(train))
 
 # %% ../nbs/library/Model_Files.ipynb #9b6b29fb
 def _quietly(function, *args, **kw):

@@ -36,7 +36,7 @@ JOBS = {
     'combine': _job('Combining_Datasets', 'data_dir', ['data_dir']),
     'extract': _job('Feature_Extraction', 'clips', ['clips'], _CLIPS, more='functionals encoder'),
     'train': _job('Proposed_System', None, ['features_dir'], _FEATURES, epochs=0),
-    'model': _job('Emotion_Model', None, ['features_dir'], _FEATURES, splits=5, folds=6),
+    'model': _job('Emotion_Model', None, ['features_dir'], _FEATURES, splits=5, folds=-1),
     'ladder': _job('Ladder', None, ['features_dir', 'other_dir'], _FEATURES, model='functionals', epochs=0),
     'baselines': _job('Baselines', None, ['features_dir', 'run', 'parameters'],
                       _FEATURES | {'train': ('run', 'article'), 'model': ('run', '')},

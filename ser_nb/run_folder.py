@@ -275,6 +275,13 @@ def _merged(old, new):
     return kept + list(fresh.values())
 
 # %% ../nbs/library/Run_Folder.ipynb #440594cf
+def _merged_audit(old, new):
+    "The findings of a split in the place of earlier ones; those of a corpus (..._gives_emotion) stay"
+    if new is None:
+        return old
+    kinds = {f['kind'] for f in new}
+    return [f for f in old if f['kind'].endswith('_gives_emotion') and f['kind'] not in kinds] + list(new)
+
 def record(folder:str|Path, # the run folder
            job:str, # the job's name
            parameters:dict, # what the job was called with, without paths
@@ -297,7 +304,7 @@ def record(folder:str|Path, # the run folder
                machine=machine(), data=data or {}, timings={job: timings or {}}, files=hashes)
     for key in ('parameters', 'data', 'timings', 'files'): new[key] = old.get(key, {}) | new[key]
     new['scores'] = _merged(old.get('scores', []), score_records(scores or ()))
-    new['audit'] = old.get('audit', []) if audit is None else audit
+    new['audit'] = _merged_audit(old.get('audit', []), audit)
     new = plain_json({k: new[k] for k in METRICS_KEYS})
     check_json(new, METRICS_SCHEMA, path)
     write_json(new, path)
