@@ -171,6 +171,7 @@ def quantise_encoder(xml:str, # the OpenVINO model
 # %% ../nbs/library/Benchmark_Encoder.ipynb #f39cbab8
 def _quantised(paths, folder, stock, xml):
     "The 8-bit model, or why there is none"
+    if not paths: return '', 'no clips to calibrate on (calibrate 0)'
     python = python_with('nncf', stock)
     if not python: return '', "nncf is not installed: pip install 'ser_nb[benchmark]'"
     target = Path(folder)/'encoder_int8.xml'
@@ -194,7 +195,7 @@ def encoder_variants(paths:list, # sound files to calibrate the quantisation on
     if not encoder_ready(): return {}
     xml, name = str(fetch_weights()), 'benchmark_encoder:time_openvino'
     int8, no_int8 = _quantised(paths, folder, stock, xml)
-    onnx, python, no_onnx = _onnx(folder, stock)
+    onnx, python, no_onnx = _onnx(folder, stock) if paths else ('', '', 'left out with the 8-bit model')
     no_bf16 = '' if 'BF16' in cpu_capabilities() else 'the processor has no bfloat16: OpenVINO would emulate it'
     def row(function, skipped='', python='', file='', **arguments):
         files = [str(Path(file).with_suffix(end)) for end in ('.xml', '.bin')] if file.endswith('.xml') else [file]

@@ -16,7 +16,7 @@ import soundfile as sf
 from conftest import no_traceback, ser_nb
 
 from ser_nb.audio import SR, load_sound
-from ser_nb.benchmark import recording_memory
+from ser_nb.benchmark_extraction import recording_memory
 from ser_nb.combining_datasets import scan
 from ser_nb.feature_extraction import extract, split
 from ser_nb.feature_store import FEATURE_FILES, write_features

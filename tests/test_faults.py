@@ -160,7 +160,7 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
 
 def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():
     child = (
-        'from ser_nb.benchmark import end_with_parent; end_with_parent(); print("on", flush=True); import time;'
+        'from ser_nb.workers import end_with_parent; end_with_parent(); print("on", flush=True); import time;'
         ' time.sleep(600)')
     parent = subprocess.Popen(
         [
@@ -175,15 +175,17 @@ def test_a_training_of_a_benchmark_ends_with_the_one_that_started_it():
     assert children and not psutil.wait_procs(children, timeout=30)[1]
 
 
-def test_a_measurement_of_a_benchmark_that_was_killed_says_nothing():
-    measures = 'from ser_nb.benchmark import _in_a_process; _in_a_process("import time; time.sleep(3); print(1)")'
+def test_a_measurement_of_a_benchmark_that_was_killed_says_nothing(tmp_path):
+    call = dict(function='benchmark_extraction:write_noise', path=str(tmp_path/'noise.wav'), hours=5)
+    measures = f'from ser_nb.timing import in_process; in_process(**{call!r})'
     parent = subprocess.Popen([sys.executable, '-c', measures], stderr=subprocess.PIPE, text=True)
-    # a shell and a Python
-    while len(children := psutil.Process(parent.pid).children(recursive=True)) < 2:
+    while not (tmp_path/'noise.wav').exists():
         assert parent.poll() is None
         time.sleep(0.05)
+    children = psutil.Process(parent.pid).children(recursive=True)
     parent.kill()
-    assert parent.communicate(timeout=30)[1] == '' and not psutil.wait_procs(children, timeout=30)[1]
+    assert children and parent.communicate(timeout=30)[1] == '' and not psutil.wait_procs(children, timeout=30)[1]
+    (tmp_path/'noise.wav').unlink()
 
 
 def test_of_two_runs_started_together_on_one_folder_one_is_refused(tmp_path):
