@@ -17,7 +17,7 @@ from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_paramet
                              store_rest, store_run, utf8_path)
 from .run_folder import lock_run, project_dir, read_metrics
 from .files import replacing
-from .predict_commands import demo, enrol, listen, predict
+from .predict_commands import demo, enrol, export, listen, predict
 
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
@@ -39,7 +39,7 @@ def main(ctx):
     if ctx.invoked_subcommand is None:
         click.echo(_NEXT.format(jobs=', '.join(JOBS)))
 
-for command in (predict, enrol, listen, demo):
+for command in (predict, enrol, listen, export, demo):
     main.add_command(command)
 
 def _failed(message):

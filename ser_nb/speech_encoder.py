@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'N_BLOCKS', 'TIMEOUT_S', 'ENCODER_SR', 'ENCODER_FFT', 'ENCODER_HOP', 'ENCODER_MELS', 'BLOCKS',
-           'ENCODER_FEATURES', 'ENCODER_VERSION', 'check_weights', 'read_weights', 'log_mel', 'build_encoder',
-           'random_weights', 'encoder_dir', 'encoder_ready', 'fetch_weights', 'import_openvino', 'load_encoder',
-           'encode', 'pool', 'encoder_features']
+           'ENCODER_FEATURES', 'ENCODER_VERSION', 'check_weights', 'read_weights', 'mel_filters', 'hann_window',
+           'log_mel', 'build_encoder', 'random_weights', 'encoder_dir', 'encoder_ready', 'encoder_files',
+           'fetch_weights', 'import_openvino', 'load_encoder', 'encode', 'pool', 'encoder_features']
 
 # %% ../nbs/library/Speech_Encoder.ipynb #547225be
 import os, struct, sys, tempfile, threading
@@ -77,8 +77,8 @@ ENCODER_SR, ENCODER_FFT, ENCODER_HOP, ENCODER_MELS = 16_000, 400, 160, 80 # Hz, 
 _TAIL = ENCODER_SR // 10 # zeros behind a clip
 
 @lru_cache
-def _mel_filters():
-    "Slaney's mel filters (201, 80), each of the same area"
+def mel_filters() -> np.ndarray: # (201, 80) float32
+    "Slaney's mel filters, each of the same area"
     top = 15 + 27 * np.log(ENCODER_SR / 2000) / np.log(6.4) # mel
     mel = np.linspace(0, top, ENCODER_MELS + 2)
     edges = np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27)) # Hz
@@ -88,7 +88,7 @@ def _mel_filters():
     return np.float32((triangles * 2 / (edges[2:] - edges[:-2])[:, None]).T)
 
 @lru_cache
-def _hann():
+def hann_window() -> np.ndarray: # (400,) float32
     "The periodic Hann window"
     return np.float32(.5 - .5 * np.cos(2 * np.pi * np.arange(ENCODER_FFT) / ENCODER_FFT))
 
@@ -101,9 +101,9 @@ def log_mel(signal:np.ndarray # (n_samples,) at ENCODER_SR
     n_frames = len(signal) // ENCODER_HOP
     padded = np.pad(signal, ENCODER_FFT // 2, 'reflect')
     frames = np.lib.stride_tricks.sliding_window_view(padded, ENCODER_FFT)[::ENCODER_HOP][:n_frames]
-    parts = rfft(frames * _hann()).view(np.float32) # real, imaginary, real, ...
+    parts = rfft(frames * hann_window()).view(np.float32) # real, imaginary, real, ...
     parts *= parts
-    level = np.log10(np.maximum((parts[:, ::2] + parts[:, 1::2]) @ _mel_filters(), 1e-10))
+    level = np.log10(np.maximum((parts[:, ::2] + parts[:, 1::2]) @ mel_filters(), 1e-10))
     return (np.maximum(level, level.max() - 8) + 4) / 4
 
 # %% ../nbs/library/Speech_Encoder.ipynb #5aba0b35
@@ -322,6 +322,10 @@ def _write_openvino(weights, folder):
 def encoder_ready() -> bool: # whether features can be computed
     "Whether the encoder is in the cache"
     return all((encoder_dir()/f'{_MODEL}{end}').is_file() for end in ('.json', '.xml', '.bin'))
+
+def encoder_files() -> list: # of the OpenVINO model
+    "The encoder's files in the cache: .xml, .bin and .json"
+    return [encoder_dir()/f'{_MODEL}{end}' for end in ('.xml', '.bin', '.json')]
 
 def fetch_weights(file:str|Path='' # official weights that are here already; '' = SER_NB_WEIGHTS, or fetched
                  ) -> Path: # the OpenVINO model
