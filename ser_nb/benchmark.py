@@ -7,7 +7,8 @@ __all__ = ['drawn', 'clips_to_time', 'rows_to_train', 'choose', 'measure_extract
            'measure_prediction', 'measure_estimators', 'extraction_lines', 'training_lines', 'encoder_lines',
            'prediction_lines', 'estimator_lines', 'growth_lines', 'write_summary', 'records', 'timing_records']
 
-# %% ../nbs/Benchmark.ipynb #23f77d7c
+# %% ../nbs/Benchmark.ipynb #f03dd704
+import shutil
 from pathlib import Path
 
 import numpy as np
