@@ -173,7 +173,7 @@ def _quantised(paths, folder, stock, xml):
     "The 8-bit model, or why there is none"
     if not paths: return '', 'no clips to calibrate on (calibrate 0)'
     python = python_with('nncf', stock)
-    if not python: return '', "nncf is not installed: pip install 'ser_nb[benchmark]'"
+    if not python: return '', "nncf is not installed: pip install nncf"
     target = Path(folder)/'encoder_int8.xml'
     in_process('benchmark_encoder:quantise_encoder', python, xml=xml, paths=list(paths), target=target)
     return str(target), '' if 'INT8' in cpu_capabilities() else 'the processor has no 8-bit instructions'
@@ -182,7 +182,7 @@ def _onnx(folder, stock):
     "The ONNX file and its Python, or why there is none"
     python = python_with('onnxruntime', stock)
     if not python or python_with('tf2onnx', stock) != python:
-        return '', '', "onnxruntime and tf2onnx are not installed: pip install 'ser_nb[stock,benchmark]'"
+        return '', '', "onnxruntime and tf2onnx are not installed: pip install onnxruntime tf2onnx"
     path = Path(folder)/'encoder.onnx'
     in_process('benchmark_encoder:export_onnx', python, path=path)
     return str(path), python, ''

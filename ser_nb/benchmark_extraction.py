@@ -123,7 +123,7 @@ def dask_scaling(clips:pd.DataFrame, # a clip table
     "Time extraction on local Dask clusters"
     try: from distributed import LocalCluster
     except ImportError:
-        raise ImportError("dask_workers: the package distributed is missing: pip install 'ser_nb[dask]', "
+        raise ImportError("dask_workers: the package distributed is missing: pip install distributed, "
                           'or give 0') from None
     variants = {}
     with ExitStack() as stack:

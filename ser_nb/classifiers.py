@@ -97,7 +97,7 @@ def import_optional(module:str # of the extra `baselines`
         return import_module(module)
     except ImportError:
         package = module.split('.')[0]
-        raise ImportError(f"baselines: the package {package} is missing: pip install 'ser_nb[baselines]'") from None
+        raise ImportError(f"baselines: the package {package} is missing: pip install {package}") from None
 
 def class_of(name:str, # one of SPACES
              intelex:bool=True # Intel's, where there is one

@@ -243,6 +243,10 @@ def _findings(table):
         found += audit_model(table)
     return found
 
+def _about_table(table, reason):
+    "A reason that names the table, and is short also where a cell of it is not"
+    return printable(reason if table in reason else f'{table}: {reason}')[:1000]
+
 @main.command()
 @click.argument('table', default='')
 def audit(table):
@@ -257,7 +261,7 @@ def audit(table):
     try:
         found = _findings(table)
     except (ValueError, OSError) as e:
-        raise click.UsageError(printable(str(e))) from None
+        raise click.UsageError(_about_table(table, str(e))) from None
     shown = pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example'])
     click.echo(shown.to_string(index=False) if found else 'nothing shared')
     sys.exit(int(any(f['severity'] == 'error' for f in found)))

@@ -203,7 +203,7 @@ def demo_page(model:EmotionModel, # see EmotionModel.load
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['GRADIO_TEMP_DIR'] = str(uploads.root)
     try: import gradio as gr
-    except ImportError: raise ImportError("the page needs the package gradio: pip install 'ser_nb[demo]'") from None
+    except ImportError: raise ImportError("the page needs the package gradio: pip install gradio") from None
     def answer(path): return answer_upload(model, path, uploads), None, None
     with gr.Blocks(title='ser_nb', analytics_enabled=False) as page:
         gr.Markdown(_NOTE)

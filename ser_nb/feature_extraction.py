@@ -197,7 +197,7 @@ def _has_statements(clips):
 def _unique_files(meta, clips):
     "Names of clips: with the folder where two files share a name, with the time where they are segments"
     own = ~meta.corpus.isin(CORPORA)
-    names, paths = meta.file.copy(), clips.path.astype(str).map(lambda p: Path(p).with_suffix('').as_posix())
+    names, paths = meta.file.copy(), clips.path.astype(str).map(lambda p: Path(os.path.splitext(p)[0]).as_posix())
     for depth in (2, 3, 1000):
         by_name = meta.assign(file=names, path=paths).groupby(['corpus', 'file']).path
         clash = own & (by_name.transform('nunique') > 1)

@@ -193,7 +193,7 @@ def write_features(train:pd.DataFrame, # features to train on
 def _needs_pyarrow():
     try: import_module('pyarrow')
     except ImportError as e:
-        raise ImportError(f"Parquet needs the package pyarrow: pip install 'ser_nb[parquet]' ({e})") from None
+        raise ImportError(f"Parquet needs the package pyarrow: pip install pyarrow ({e})") from None
 
 def write_parquet(train:pd.DataFrame, # features to train on
                   test:pd.DataFrame, # features to test on

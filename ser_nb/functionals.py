@@ -347,7 +347,7 @@ def feature_set_columns(more:str='' # names of feature sets, with spaces between
 def _smile(name):
     try: import opensmile
     except ImportError as e:
-        raise ImportError(f"{name} needs the package opensmile: pip install 'ser_nb[opensmile]' ({e})") from None
+        raise ImportError(f"{name} needs the package opensmile: pip install opensmile ({e})") from None
     return opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
 
 def _opensmile(name, signal, S, mel): return _smile(name).process_signal(signal, SR).to_numpy().ravel()

@@ -197,7 +197,7 @@ def _import_sounddevice():
     try:
         import sounddevice
     except ImportError:
-        raise OSError("the package sounddevice is missing: pip install 'ser_nb[live]'") from None
+        raise OSError("the package sounddevice is missing: pip install sounddevice") from None
     except OSError as e: # PortAudio itself
         raise OSError(f'sounddevice: {e}: install PortAudio (Debian: libportaudio2)') from None
     return sounddevice

@@ -122,7 +122,7 @@ def on_cluster(work, # function of a batch
     "`map(work, batches)` on a Dask cluster; an `OSError` where no scheduler answers"
     try: from distributed import Client
     except ImportError:
-        raise ImportError("dask: the package distributed is missing: pip install 'ser_nb[dask]'") from None
+        raise ImportError("dask: the package distributed is missing: pip install distributed") from None
     try: client = Client(address, set_as_default=False) # waits as long as Dask's settings say
     except (OSError, ValueError, TimeoutError) as e:
         raise OSError(f'dask: no scheduler answers at {address!r} ({type(e).__name__})') from None

@@ -107,3 +107,13 @@ def test_links_that_lead_in_a_circle_end(tmp_path):
     (tmp_path/'a' / 'b').symlink_to(tmp_path)
     (tmp_path/'a'/'x.wav').write_bytes(sounds()['wav'])
     assert [p.name for p in find_files(tmp_path)] == ['x.wav']
+
+
+def test_every_promise_names_a_test_that_is_there():
+    rows = [line for line in (ROOT/'SECURITY.md').read_text().splitlines() if line.startswith('| ')][2:]
+    for row in rows:
+        named = re.search(r'\| `(\S+\.py)::(test_\w+)` \|$', row)
+        assert named, f'no test: {row}'
+        tree = ast.parse((ROOT/'tests'/named[1]).read_text())
+        assert named[2] in {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}, f'{named[1]} has no {named[2]}'
+    assert len(rows) > 40
