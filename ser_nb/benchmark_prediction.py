@@ -87,7 +87,7 @@ def _transformers_reason(name):
 
 def peers() -> dict: # name -> why it is not timed, '' where it is
     "Peers beside this package"
-    missing = '' if installed('opensmile') else "opensmile is not installed: pip install 'ser_nb[opensmile]'"
+    missing = '' if installed('opensmile') else "opensmile is not installed: pip install -e '.[opensmile]'"
     nkululeko = 'installed, but it trains through files of its own; its default features are the row of openSMILE' \
         if installed('nkululeko') else 'nkululeko is not installed; its default features are the row of openSMILE'
     other = _transformers_reason(HUB_MODEL)

@@ -429,7 +429,7 @@ def export(folder, onnx, features, run, name):
     try:
         bad = _export_features(features, folder) if features else _export_onnx(onnx, _load_model(run, name))
     except ImportError as e:
-        raise click.ClickException(f"export: {e}: pip install 'ser_nb[onnx]' (Parquet: 'ser_nb[parquet]')") from None
+        raise click.ClickException(f"export: {e}: pip install onnx (Parquet: pyarrow)") from None
     except (ValueError, OSError, RuntimeError) as e:
         raise click.ClickException(f'export: {printable(str(e))}') from None
     sys.exit(int(bool(bad)))
