@@ -16,6 +16,7 @@ import click
 
 from .files import replacing
 from .pipeline import printable
+from .prediction_lines import as_line, csv_lines
 
 # %% ../nbs/library/Predict_Commands.ipynb #9ae026bd
 def one_form(**given # name of an option -> whether it is set
@@ -27,49 +28,13 @@ def one_form(**given # name of an option -> whether it is set
     return chosen[0] if chosen else ''
 
 # %% ../nbs/library/Predict_Commands.ipynb #e2972162
-_COLOURS = dict(neutral='white', calm='bright_blue', happy='yellow', sad='blue', angry='red', fearful='magenta',
-                disgust='green', surprised='cyan')
-
-def _as_line(path, row, times):
-    "A row of the table on a terminal"
-    from ser_nb.prediction import REJECTED, emotion_columns
-    place = f"{row['start_s']:8.1f} - {row['end_s']:8.1f} s  " if times else ''
-    path, reason = printable(path), row['reason']
-    name = path if len(path) <= 40 else '...' + path[-37:]
-    if row['confidence'] != row['confidence'] or reason in REJECTED:
-        distance = f" (distance {row['distance']:.1f})" if reason != 'silence' else ''
-        return f"{name:40}  {place}{click.style('-', dim=True):19}  {reason}{distance}"
-    second = sorted(emotion_columns(row), key=lambda e: -row[e])[1]
-    shown = row['emotion'] if row['answer'] else f"({row['emotion']})"
-    colour = _COLOURS.get(row['emotion'], 'white')
-    emotion = click.style(f'{shown:11}', fg=colour, bold=bool(row['answer']), dim=not row['answer'])
-    voice = f"{row['gender']:6}  {row['gender_confidence']:4.0%}  " if 'gender' in row else ''
-    line = f"{name:40}  {place}{emotion}  {row['confidence']:4.0%}  {voice}then {second} {row[second]:.0%}"
-    return f'{line}  {reason}' if reason else line
-
-def _csv_lines(path, rows, header):
-    "Rows as comma-separated values"
-    import csv
-    import io
-    def plain(value):
-        if isinstance(value, str):
-            return value
-        return '' if value != value else f'{value:.6f}'
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator='\n')
-    if header:
-        writer.writerow(['file', *rows[0]])
-    for row in rows:
-        writer.writerow([path, *map(plain, row.values())])
-    return lines.getvalue()
-
 def _show_rows(path, rows, form, times, first):
     "Print rows (dicts) as JSON, CSV or a table"
     if form == 'csv':
-        return click.echo(_csv_lines(path, rows, first), nl=False)
+        return click.echo(csv_lines(path, rows, first), nl=False)
     from ser_nb.prediction import as_dict
     for row in rows:
-        click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else _as_line(path, row, times))
+        click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else as_line(path, row, times))
 
 # %% ../nbs/library/Predict_Commands.ipynb #ff86bf37
 def _sources(sounds):
@@ -227,8 +192,10 @@ def _adapted(model, speaker, corpus):
 @click.option('--speaker', default='', metavar='NAME', help='An enrolled speaker, see ser-nb enrol.')
 @click.option('--adapt', 'corpus', default='', metavar='FOLDER',
               help='Adapt to the sounds in a folder: same microphone, room and language; no labels.')
+@click.option('--turns', default='', metavar='RTTM',
+              help="Who spoke when: a row a turn, each speaker by their own statistics.")
 @click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
-def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker, corpus, verbose):
+def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker, corpus, turns, verbose):
     """Emotion, gender and confidence of sound: files, folders, or - for standard input.
 
     In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
@@ -244,17 +211,55 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker
         for sound in absent:
             click.echo(printable(f'{sound}: there is no such file'), err=True)
         sys.exit(1)
+    if turns:
+        _check_turns(turns, sounds, kind or timeline or plot or speaker or corpus)
     _check_adaptation(speaker, corpus)
     model = _adapted(_load_model(folder, name), speaker, corpus)
     if verbose or (not form and sys.stdout.isatty()):
         _tell_model(model, folder or name)
     try:
+        if turns:
+            return _show_turns(model, sounds[0], turns, form)
         failed = _predict_all(model, list(_sources(sounds)), form, kind, timeline, plot)
     except BrokenPipeError: # main_entry tells it
         raise
     except OSError as e: # a full disk, a worker that was killed
         raise click.ClickException(printable(str(e))) from None
     sys.exit(int(failed > 0))
+
+# %% ../nbs/library/Predict_Commands.ipynb #2ce69026
+def _check_turns(turns, sounds, others):
+    "Refuse a call with --turns that cannot be"
+    if len(sounds) != 1 or os.path.isdir(sounds[0]) or others:
+        raise click.UsageError('--turns takes one recording, and goes without --format, --timeline, --plot, '
+                               '--speaker and --adapt')
+    if not os.path.isfile(turns):
+        raise click.UsageError(f'--turns: {printable(turns)}: there is no such file')
+
+def _show_turns(model, sound, turns, form):
+    "Print a row a turn, and what each speaker's turns were"
+    from ser_nb.adaptation import reference_of
+    from ser_nb.prediction import as_dict
+    from ser_nb.turns import predict_turns, read_turns
+    try:
+        source, spoken = sys.stdin.buffer.read() if sound == '-' else sound, read_turns(turns)
+        n_jobs = min(2, os.cpu_count() or 1) if len(spoken) > 32 else 1
+        found = predict_turns(model, source, spoken, n_jobs=n_jobs)
+    except ValueError as e:
+        raise click.ClickException(printable(str(e))) from None
+    if reference_of(model.about) is None:
+        click.echo("the model holds no reference: speakers' own statistics are not used", err=True)
+    if form == 'csv':
+        return click.echo(found.assign(file=sound).to_csv(index=False, float_format='%.6f'), nl=False)
+    for row in found.to_dict('records'):
+        speaker = row.pop('speaker')
+        line = dict(as_dict(sound, row), speaker=speaker)
+        click.echo(json.dumps(line, ensure_ascii=False) if form == 'json' else as_line(speaker, row, True))
+    if not form:
+        for speaker, own in found.groupby('speaker'):
+            most = own.answer[own.answer != ''].value_counts().head(3)
+            shares = ', '.join(f'{emotion} {n}' for emotion, n in most.items()) or 'no prediction'
+            click.echo(printable(f'{speaker}: {len(own)} turns: {shares}'))
 
 # %% ../nbs/library/Predict_Commands.ipynb #enr0a002
 _ENOUGH = 20 # s of speech

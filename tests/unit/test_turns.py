@@ -1,0 +1,39 @@
+"A conversation with known speakers: wrong calls are one line, every turn has its row"
+import json
+
+import numpy as np
+import pytest
+import soundfile as sf
+from click.testing import CliRunner
+
+from ser_nb.command_line import main
+
+pytestmark = pytest.mark.unit
+
+
+def call(*args):
+    return CliRunner().invoke(main, ['predict', *map(str, args), '--model', 'functionals'], prog_name='ser-nb')
+
+
+@pytest.fixture
+def talk(tmp_path):
+    t = np.arange(10 * 22050) / 22050
+    voice = sum(np.sin(2 * np.pi * k * 140 * t) / k for k in range(1, 20)) * (.55 + .45 * np.sin(2 * np.pi * 4 * t))
+    sf.write(tmp_path/'talk.wav', .1 * voice, 22050)
+    (tmp_path/'talk.rttm').write_text('SPEAKER talk 1 0 4 <NA> <NA> A\nSPEAKER talk 1 4 6 <NA> <NA> B\n')
+    return tmp_path
+
+
+def test_each_turn_is_a_row_with_its_speaker(talk):
+    found = call(talk/'talk.wav', '--turns', talk/'talk.rttm', '--json')
+    rows = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(r['speaker'], r['start_s'], r['end_s']) for r in rows] == [('A', 0, 4), ('B', 4, 10)], found.output
+
+
+@pytest.mark.parametrize('rttm, code, reason', [
+    ('SPEAKER talk 1 0', 1, 'not a line of RTTM'), ('', 1, 'no line of it starts with SPEAKER'),
+    ('SPEAKER talk 1 50 4 <NA> <NA> A', 1, 'begins at 50 s')])
+def test_a_wrong_file_of_turns_is_one_line(talk, rttm, code, reason):
+    (talk/'talk.rttm').write_text(rttm)
+    found = call(talk/'talk.wav', '--turns', talk/'talk.rttm')
+    assert found.exit_code == code and reason in found.output
