@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARTICLE_VERSIONS', 'MODEL', 'COLUMNS', 'SETTINGS', 'ARTICLE_SCORES', 'CANDIDATES', 'hardware', 'software',
            'plot_boxes', 'patched_sklearn', 'tensorflow_messages', 'fit_reduction', 'plot_variance', 'build_network',
-           'layer_table', 'train_model', 'fit_predict', 'beside_article', 'search_settings']
+           'layer_table', 'job_settings', 'train_model', 'fit_predict', 'beside_article', 'search_settings']
 
 # %% ../nbs/Proposed_System.ipynb #52b29248
 import os
@@ -232,6 +232,20 @@ def _checked(model, settings):
     if unknown := set(settings) - set(SETTINGS):
         raise ValueError(f'{sorted(unknown)[0]!r} is no setting of {MODEL} ({", ".join(SETTINGS)})')
     return SETTINGS | settings
+
+# %% ../nbs/Proposed_System.ipynb #f320d682
+def job_settings(model:str, # as the job has it
+                 given:dict, # epochs, batch_size, learning_rate, held_out, patience; 0 or '' = the model's own
+                 splits:int, # random splits to train on besides
+                 folds:int # folds of unseen speakers to train on besides
+                ) -> tuple: # what differs from SETTINGS, and all settings
+    "The job's parameters as settings of the model; a `ValueError` for one that is too small or unknown"
+    for name, value in (given | dict(splits=splits, folds=folds)).items():
+        least = int(name == 'patience')
+        if name != 'held_out' and value < least: raise ValueError(f"{name} is {value}: it must be {least} or more")
+    settings = {name: value for name, value in given.items() if value}
+    return settings, _checked(model, settings)
+
 
 # %% ../nbs/Proposed_System.ipynb #6b7e1f0a
 def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
