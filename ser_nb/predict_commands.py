@@ -88,6 +88,8 @@ _RUN_HELP = 'The run folder of a training; without it a model that comes with th
 _MODEL_HELP = ("Which model of the package; without it encoder, where the encoder's weights are here, "
                "else functionals.")
 _FORMATS = 'audformat', 'audacity', 'rttm', 'webvtt', 'csv', 'json'
+_window = click.option('--window', default=3., show_default=True, metavar='S', help='Length of a window, in seconds.')
+_hop = click.option('--hop', default=1.5, show_default=True, metavar='S', help='From one window to the next.')
 _models = click.Choice(('encoder', 'functionals'))
 
 def _segment_text(model, row, windows, name, kind):
@@ -105,7 +107,7 @@ def _show_prediction(model, name, row, windows, form, kind, timeline, first):
     rows = as_rows(windows) if timeline else []
     _show_rows(name, rows or as_rows(row), form, timeline, first)
 
-def _predict_all(model, sources, form, kind, timeline, plot):
+def _predict_all(model, sources, form, kind, timeline, plot, cut):
     "Print the prediction of every file; how many failed"
     from ser_nb.prediction import as_table, predict_sources
     good, n_failed, first = [s for s in sources if s[0] is not None], 0, True
@@ -114,7 +116,7 @@ def _predict_all(model, sources, form, kind, timeline, plot):
             click.echo(printable(reason), err=True)
             n_failed += 1
     names = iter([name.encode('utf-8', 'backslashreplace').decode() for _, name in good])
-    for _, row, windows, notes in predict_sources(model, [source for source, _ in good]):
+    for _, row, windows, notes in predict_sources(model, [source for source, _ in good], cut=cut):
         name = next(names)
         for note in notes: click.echo(printable(f'{name}: {note}'), err=True)
         if windows is None:
@@ -125,8 +127,20 @@ def _predict_all(model, sources, form, kind, timeline, plot):
         if plot:
             _save_timeline(plot, name, as_table(windows), row['end_s'][0])
         first = False
+        if not (form or kind or timeline or plot) and len(windows['start_s']) > 1:
+            click.echo(f"{len(windows['start_s'])} windows: --timeline shows each", err=True)
+    if n_failed and len(sources) > 1:
+        click.echo(f'{n_failed:,} of {len(sources):,} files were skipped', err=True)
     sys.stdout.flush()
     return n_failed
+
+def _windowing(window, hop):
+    "A `Windowing`, or a wrong call; where windows are not the usual ones, clips are cut into them, too"
+    from ser_nb.windowing import Windowing
+    try:
+        return Windowing(window, hop, 8. if (window, hop) == (3., 1.5) else window).checked()
+    except ValueError as e:
+        raise click.UsageError(f'--{e}') from None
 
 # %% ../nbs/library/Predict_Commands.ipynb #enr0a001
 def _check_adaptation(speaker, corpus):
@@ -185,7 +199,9 @@ def _adapted(model, speaker, corpus):
 @click.option('--model', 'name', type=_models, help=_MODEL_HELP)
 @click.option('--json', 'as_json', is_flag=True, help='One object a line.')
 @click.option('--csv', 'as_csv', is_flag=True, help='Comma-separated values with a header.')
-@click.option('--timeline', is_flag=True, help='Above 8 s: one row per 3 s window, 1.5 s hop.')
+@click.option('--timeline', is_flag=True, help='Above 8 s: one row per window.')
+@_window
+@_hop
 @click.option('--format', 'kind', type=click.Choice(_FORMATS),
               help='Segments that cover a recording, in a format of other tools.')
 @click.option('--plot', metavar='DIR', help='Save the timeline of each file as a picture into DIR.')
@@ -195,7 +211,7 @@ def _adapted(model, speaker, corpus):
 @click.option('--turns', default='', metavar='RTTM',
               help="Who spoke when: a row a turn, each speaker by their own statistics.")
 @click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
-def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker, corpus, turns, verbose):
+def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, plot, speaker, corpus, turns, verbose):
     """Emotion, gender and confidence of sound: files, folders, or - for standard input.
 
     In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
@@ -211,6 +227,7 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker
         for sound in absent:
             click.echo(printable(f'{sound}: there is no such file'), err=True)
         sys.exit(1)
+    cut = _windowing(window, hop)
     if turns:
         _check_turns(turns, sounds, kind or timeline or plot or speaker or corpus)
     _check_adaptation(speaker, corpus)
@@ -220,7 +237,7 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, kind, plot, speaker
     try:
         if turns:
             return _show_turns(model, sounds[0], turns, form)
-        failed = _predict_all(model, list(_sources(sounds)), form, kind, timeline, plot)
+        failed = _predict_all(model, list(_sources(sounds)), form, kind, timeline, plot, cut)
     except BrokenPipeError: # main_entry tells it
         raise
     except OSError as e: # a full disk, a worker that was killed
@@ -349,18 +366,7 @@ def _print_stream(model, sound, rate, cut, form):
         sys.stdout.flush()
         first = False
 
-def _windowing(window, hop):
-    "A `Windowing`, or a wrong call"
-    from ser_nb.windowing import Windowing
-    try:
-        return Windowing(window, hop).checked()
-    except ValueError as e:
-        raise click.UsageError(f'--{e}') from None
-
 # %% ../nbs/library/Predict_Commands.ipynb #307f648d
-_window = click.option('--window', default=3., show_default=True, metavar='S', help='Length of a window, in seconds.')
-_hop = click.option('--hop', default=1.5, show_default=True, metavar='S', help='From one window to the next.')
-
 @click.command()
 @click.argument('source', default='', metavar='[-]')
 @click.option('--encoding', default='s16le', show_default=True, type=click.Choice(('s16le', 's32le', 'f32le')),
