@@ -16,11 +16,11 @@ import pandas as pd
 
 from .audio import SR, load_sound, trim
 from .corpora import parse_name, read_table
-from .feature_store import cache_dir, read_features
+from .feature_store import cache_dir, file_sha256, read_features
 from .feature_extraction import extract
 from .functionals import FEATURES, FUNCTIONALS, META_COLUMNS
 from .metrics import score_cis, scores
-from .files import fingerprint, read_json
+from .files import read_json
 from .splits import all_rows, clip_identity, corpus_families, sentence_ids, speaker_folds, speaker_ids
 
 # %% ../nbs/library/Leakage.ipynb #455ef487
@@ -247,10 +247,10 @@ def _sample_hash(path):
         return ''
 
 def _file_hash(path):
-    "Hash of a file's bytes; '' where there is none"
+    "Hash of a file's bytes; '' where there is none, or no regular file"
     try:
-        return fingerprint(path)
-    except (ValueError, OSError):
+        return file_sha256(path)
+    except ValueError: # a name with a zero byte
         return ''
 
 def audit_sound(train:pd.DataFrame, # clip table of the training set

@@ -74,3 +74,11 @@ def test_a_hint_of_a_missing_package_names_one_that_can_be_installed():
     from conftest import ROOT
     for path in [*ROOT.glob('*.md'), *ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('ser_nb/*.py')]:
         assert "pip install 'ser_nb" not in path.read_text(), f'{path}: ser_nb is not published'
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='devices are files elsewhere')
+def test_a_clip_table_that_names_a_device_ends(tmp_path):
+    rows = ['file,path,speaker,emotion,split', *(f'{i},/dev/zero,{i},happy,{s}' for i, s in enumerate(('train', 'test')))]
+    (tmp_path/'clips.csv').write_text('\n'.join(rows) + '\n')
+    done = subprocess.run([SER_NB, 'audit', tmp_path/'clips.csv'], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 1, 2) and 'Traceback' not in done.stderr
