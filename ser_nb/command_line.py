@@ -255,15 +255,15 @@ def audit(table):
     TABLE: a folder with train_features.csv and test_features.csv, or a model, or both; or a clip
     table (CSV) with a column 'split' that says train or test; without it, the features that come
     with the package. Exit code 1 where the split has an error."""
-    import pandas as pd
+    from ser_nb.leakage import finding_lines
     if table:
         existing_path('TABLE', table)
     try:
         found = _findings(table)
     except (ValueError, OSError) as e:
         raise click.UsageError(_about_table(table, str(e))) from None
-    shown = pd.DataFrame(found, columns=['kind', 'severity', 'clips', 'example'])
-    click.echo(shown.to_string(index=False) if found else 'nothing shared')
+    for line in finding_lines(found) or ['nothing shared']:
+        click.echo(printable(line))
     sys.exit(int(any(f['severity'] == 'error' for f in found)))
 
 # %% ../nbs/library/Command_Line.ipynb #3a4ddb5d

@@ -20,7 +20,7 @@ if TYPE_CHECKING: # the functions that make tables import it
 __all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'TESS_WORDS', 'TESS_SPEAKERS', 'TESS_EMOTIONS', 'CLIP_COLUMNS',
            'NUMBER_COLUMNS', 'NEEDED_COLUMNS', 'label_of', 'split_label', 'order_labels', 'parse_ravdess', 'parse_tess',
            'parse_name', 'dataset_name', 'published_name', 'emotion_mapping', 'find_files', 'complete_clips',
-           'write_clips', 'read_table', 'read_clips', 'with_target']
+           'write_clips', 'read_table', 'corpus_name', 'read_clips', 'with_target']
 
 # %% ../nbs/library/Corpora.ipynb #98cd3c7c
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
@@ -273,6 +273,12 @@ def _check_clips(clips, numbers, path, errors):
     return good
 
 # %% ../nbs/library/Corpora.ipynb #ab134f83
+def corpus_name(path:str|Path # a table of clips
+               ) -> str: # the file's name, or its folder's where that says nothing
+    "What to call a corpus whose table does not name it"
+    path = Path(path).absolute()
+    return path.parent.name if path.stem in ('clips', 'metadata', 'table', 'data') else path.stem
+
 def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and emotion
                errors:str='raise' # 'skip' leaves bad rows out, with a warning
               ) -> pd.DataFrame: # the clip table, paths joined with the file's folder
@@ -283,6 +289,8 @@ def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and e
         raise ValueError(
             f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)}; the others may be absent)'
         )
+    if 'corpus' not in clips:
+        clips['corpus'] = corpus_name(path)
     clips = complete_clips(clips)
     numbers = {c: pd.to_numeric(clips[c], errors='coerce').astype(float) for c in NUMBER_COLUMNS}
     good = _check_clips(clips, numbers, path, errors)

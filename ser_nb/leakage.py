@@ -418,10 +418,12 @@ def _audit_features_of(folder):
     return found
 
 def _audit_run(folder):
-    "The findings that a run recorded, or those of its feature files where it has them"
-    if any((folder/name).exists() for name in ('train_features.csv', 'train_features')):
-        return _audit_features_of(folder)
+    "The findings of a run's feature files where it has them, and what else the run recorded"
     recorded = read_json(folder/'metrics.json').get('audit', [])
+    if any((folder/name).exists() for name in ('train_features.csv', 'train_features')):
+        checked = _audit_features_of(folder)
+        kinds = {f['kind'] for f in checked}
+        return checked + [f for f in recorded if f['kind'] not in kinds]
     note = dict(
         kind='not_rechecked', severity='note', clips=len(recorded),
         example=f'{folder.name} holds no feature files')
