@@ -41,8 +41,10 @@ def _figures(run):
 
 # %% ../nbs/library/Report.ipynb #8655f1d4
 _SCORES = ('accuracy', 'uar', 'macro_f1', 'min_class_f1')
-PROTOCOLS = ('unseen_speakers', 'unseen_speakers_normalised', 'leave_one_corpus_out', 'cross_corpus', 'unseen_sentences',
-             'random_80_20_mean', 'random_80_20') # the order of a page: speaker-independent first
+PROTOCOLS = (
+    'unseen_speakers', 'unseen_speakers_normalised', 'leave_one_corpus_out', 'cross_corpus',
+    'unseen_sentences', 'random_80_20_mean', 'random_80_20',
+)  # the order of a page: speaker-independent first
 
 def _figure(s, key):
     "A score with what is known of its spread"

@@ -186,7 +186,9 @@ def read_whole(path, seconds=None):
     found = read_twice(path)
     assert found is not None, f'{path}: works, but cannot be read'
     samples, sr, _ = found
-    assert seconds is None or abs(seconds - len(samples) / sr) < .05, f'{path}: {seconds} s, {len(samples) / sr} by another reading'
+    assert (
+        seconds is None or abs(seconds - len(samples) / sr) < 0.05
+    ), f'{path}: {seconds} s, {len(samples) / sr} by another reading'
 
 
 def predict(kind, rng, folder, n):
@@ -259,7 +261,8 @@ def bombs(rng):
     def tags(): return b'ID3\4\0\0' + rng.choice((b'\x7f' * 4, b'\0\0\x7f\x7f')) + sounds()['mp3']
     def chunks(): return sounds()['wav'][:12] + b'JUNK\0\0\0\0' * rng.randrange(1, 60_000) + sounds()['wav'][12:]
     def channels(): return forged('wav', 22, 24) if rng.random() < .5 else forged('aiff', 20, 22)
-    def table(): return sounds()['mp3'].replace(b'Info\0\0\0', b'Info\0\0\0').replace(b'\0\0\0\x17', rng.randbytes(4), 1)
+    def table():
+        return sounds()['mp3'].replace(b'Info\0\0\0', b'Info\0\0\0').replace(b'\0\0\0\x17', rng.randbytes(4), 1)
     return rng.choice((long_ogg, long_flac, many_parts, tags, chunks, channels, table))()
 
 
@@ -272,7 +275,8 @@ def odd_path(path, rng, good):
     def folder(): path.mkdir()
     def of_itself(): path.symlink_to('.')
     def link(): path.symlink_to(good)
-    def file_of_the_system(): path.symlink_to(rng.choice(['/etc/passwd', '/proc/self/environ', '/proc/kmsg', '/proc/self/mem']))
+    def file_of_the_system():
+        path.symlink_to(rng.choice(['/etc/passwd', '/proc/self/environ', '/proc/kmsg', '/proc/self/mem']))
     def socket():
         import socket as sockets
         with sockets.socket(sockets.AF_UNIX) as s:
@@ -302,8 +306,11 @@ def odd_sounds(kind, rng, folder, n):
     paths = []
     for i in range(n):
         stem = f'03-01-05-01-01-01-{i + 1:02}'
-        if kind == 'names': path = Path(os.fsdecode(os.fsencode(inside) + b'/' + rng.choice(ODD_NAMES) + f'{stem}.wav'.encode()))
-        else: path = inside/f'{stem}.wav'
+        if kind == 'names':
+            path = Path(
+                os.fsdecode(os.fsencode(inside) + b'/' + rng.choice(ODD_NAMES) + f'{stem}.wav'.encode()))
+        else:
+            path = inside/f'{stem}.wav'
         paths.append(path)
         if kind == 'paths': odd_path(path, rng, good)
         else: path.write_bytes(bombs(rng) if kind == 'bombs' else mutated(sounds()['wav'], rng))
@@ -320,12 +327,14 @@ def odd_sounds(kind, rng, folder, n):
 
 SECRET = b'the secret of this machine'
 CALLS = [
-    '/', '/config', '/theme.css', '/gradio_api/info', '/gradio_api/upload', '/gradio_api/queue/join', '/gradio_api/queue/data',
-    '/gradio_api/call/answer', '/gradio_api/run/answer', '/gradio_api/api/answer', '/gradio_api/file={secret}',
-    '/gradio_api/file/{secret}', '/gradio_api/deep_link?session_hash=x', '/gradio_api/stream/x/y/z/playlist.m3u8',
-    '/gradio_api/proxy=http://127.0.0.1/', '/gradio_api/component_server', '/gradio_api/reset', '/gradio_api/cancel',
-    '/gradio_api/upload_progress?upload_id=x', '/monitoring', '/login', '/docs', '/openapi.json', '/static/../{secret}',
-    '/assets/..%2f..%2f..%2f{secret}', '/static/x.js', '/svelte/%00', '//{secret}', '/gradio_api/heartbeat/x']
+    '/', '/config', '/theme.css', '/gradio_api/info', '/gradio_api/upload', '/gradio_api/queue/join',
+    '/gradio_api/queue/data', '/gradio_api/call/answer', '/gradio_api/run/answer', '/gradio_api/api/answer',
+    '/gradio_api/file={secret}', '/gradio_api/file/{secret}', '/gradio_api/deep_link?session_hash=x',
+    '/gradio_api/stream/x/y/z/playlist.m3u8', '/gradio_api/proxy=http://127.0.0.1/',
+    '/gradio_api/component_server', '/gradio_api/reset', '/gradio_api/cancel',
+    '/gradio_api/upload_progress?upload_id=x', '/monitoring', '/login', '/docs', '/openapi.json',
+    '/static/../{secret}', '/assets/..%2f..%2f..%2f{secret}', '/static/x.js', '/svelte/%00', '//{secret}',
+    '/gradio_api/heartbeat/x']
 
 
 @lru_cache
@@ -384,27 +393,37 @@ def some_request(kind, rng, port, secret):
     method = rng.choice(('GET', 'POST', 'HEAD', 'PUT', 'DELETE', 'OPTIONS', 'PATCH', 'X'))
     path = rng.choice(CALLS).replace('{secret}', str(secret))
     if kind == 'routes':
-        if rng.random() < .3: path = mutated(path.encode(), rng).decode('latin-1').replace('\r', '').replace('\n', '') or '/'
+        if rng.random() < 0.3:
+            path = mutated(path.encode(), rng).decode('latin-1').replace('\r', '').replace('\n', '') or '/'
         return http_request(method, path, rng.choice((b'', b'{}', rng.randbytes(30))))
     if kind == 'headers':
-        host = rng.choice(('evil.example', 'localhost.evil', '127.0.0.1.nip.io', '', 'localhost@evil', '[::1', 'x' * 5000))
-        more = rng.choice((dict(Host=host), dict(Origin=f'http://{host}'), dict(Origin='null'), dict(Host='localhost, evil')))
+        host = rng.choice(
+            ('evil.example', 'localhost.evil', '127.0.0.1.nip.io', '', 'localhost@evil', '[::1', 'x' * 5000)
+        )
+        more = rng.choice(
+            (dict(Host=host), dict(Origin=f'http://{host}'), dict(Origin='null'), dict(Host='localhost, evil'))
+        )
         body = json.dumps(dict(data=[dict(path=str(secret))])).encode()
         return http_request('POST', rng.choice(('/gradio_api/queue/join', '/gradio_api/upload')), body, **more)
     if kind == 'uploads':
-        body = multipart(rng.choice(('a.wav', '../../x', '/etc/x', '\0', 'x' * 3000, '"')), rng.choice((sounds()['wav'], b'', SECRET)))
+        body = multipart(
+            rng.choice(('a.wav', '../../x', '/etc/x', '\0', 'x' * 3000, '"')),
+            rng.choice((sounds()['wav'], b'', SECRET)))
         if rng.random() < .5: body = mutated(body, rng)
-        return http_request('POST', '/gradio_api/upload', body, **(FORM if rng.random() < .8 else {'Content-Type': 'text/plain'}))
+        return http_request(
+            'POST', '/gradio_api/upload', body,
+            **(FORM if rng.random() < 0.8 else {'Content-Type': 'text/plain'}))
     file = dict(path=str(secret), meta={'_type': 'gradio.FileData'})
     if rng.random() < .3: file['path'] = upload_by_http(port, mutated(sounds()['wav'], rng))
-    if rng.random() < .2: file |= rng.choice((dict(is_stream=True), dict(url='file:///etc/passwd'), dict(orig_name='x')))
+    if rng.random() < 0.2:
+        file |= rng.choice((dict(is_stream=True), dict(url='file:///etc/passwd'), dict(orig_name='x')))
     body = dict(data=[file], fn_index=rng.choice((0, 1, 2, -1)), session_hash=f's{rng.randrange(10**9)}')
     content = json_text(body, rng) if rng.random() < .6 else json.dumps(body).encode()
     return http_request('POST', rng.choice(CALLS[5:10]), content, **{'Content-Type': 'application/json'})
 
 
 def demo_http(kind, rng, folder, n):
-    "The demo over HTTP: no error of the server, nothing of this machine in an answer, no file deleted or left that is none of its uploads"
+    "The demo over HTTP: no error of the server, nothing of this machine in an answer, no other file deleted or left"
     from ser_nb.demo import discard
     (secret := folder/'secret.wav').write_bytes(SECRET)
     port, uploads = served()
@@ -450,7 +469,7 @@ def poisoned(path, frames):
 
 
 def by_ffmpeg(path):
-    "(samples of a channel, the sum of their absolute values, rate) as FFmpeg's libraries decode a file; None where they cannot"
+    "(samples of a channel, the sum of their absolute values, rate) as FFmpeg decodes a file; None where it cannot"
     import av
     import numpy as np
     av.logging.set_level(av.logging.PANIC)
@@ -499,7 +518,8 @@ def read_twice(path):
         except ValueError as e:
             assert str(e) and '\n' not in str(e)
             return None
-    theirs = None if is_mp3(path) else poisoned(path, len(ours)) # of MP3 libsndfile guesses the length, and reads by the guess
+    # of MP3 libsndfile guesses the length, and reads by the guess
+    theirs = None if is_mp3(path) else poisoned(path, len(ours))
     if theirs is not None:
         n = min(len(ours), len(theirs))
         assert np.array_equal(ours[:n], theirs[:n], equal_nan=True), f'{path}: other samples than soundfile reads'
@@ -521,12 +541,13 @@ def reference(name):
 def with_flipped_samples(whole, rng):
     "A file of which only samples were changed, not the header"
     data = bytearray(whole)
-    for _ in range(rng.randrange(1, 40)): data[rng.randrange(len(data) * 2 // 5, len(data) - 8)] ^= 1 << rng.randrange(8)
+    for _ in range(rng.randrange(1, 40)):
+        data[rng.randrange(len(data) * 2 // 5, len(data) - 8)] ^= 1 << rng.randrange(8)
     return bytes(data)
 
 
 def decoding(kind, rng, folder, n):
-    "Whole, cut, doubled, headerless, flipped and mutated files of every format that libsndfile writes, against a second decoder"
+    "Whole, cut, doubled, headerless, flipped and mutated files of each libsndfile format, against a second decoder"
     for i in range(n):
         name = rng.choice(list(every_sound()))
         whole = every_sound()[name]
@@ -931,7 +952,8 @@ def _work(pipe, door, folder):
         work = folder/f'{kind}-{seed}'
         work.mkdir()
         try:
-            for outcome in function(kind, random.Random(f'{door} {kind} {seed} {SEED}'.strip()), work, n): pipe.send(outcome)
+            for outcome in function(kind, random.Random(f'{door} {kind} {seed} {SEED}'.strip()), work, n):
+                pipe.send(outcome)
         except BaseException:
             import traceback
             pipe.send(f'fault: {traceback.format_exc()[-1500:]}'.encode('utf-8', 'replace').decode())

@@ -1,4 +1,4 @@
-"The command where something around it is odd: names, a full disk for temporary files, pictures by the hundred, no output"
+"The command where something around it is odd: names, a full disk for temporary files, a hundred pictures, no output"
 import json
 import os
 import shutil
@@ -66,7 +66,8 @@ def test_standard_input_needs_no_room_for_temporary_files(sound, tmp_path):
 def test_a_prediction_that_cannot_be_written_is_a_failure(where, sound):
     call = f'set -o pipefail; "$@" {where}'
     done = subprocess.run(
-        ['bash', '-c', call, 'bash', SER_NB, 'predict', *[sound] * 40, '--json', *MODEL], capture_output=True, text=True)
+        ['bash', '-c', call, 'bash', SER_NB, 'predict', *[sound] * 40, '--json', *MODEL],
+        capture_output=True, text=True)
     assert done.returncode == 1 and no_traceback(done)
 
 

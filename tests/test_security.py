@@ -115,5 +115,7 @@ def test_every_promise_names_a_test_that_is_there():
         named = re.search(r'\| `(\S+\.py)::(test_\w+)` \|$', row)
         assert named, f'no test: {row}'
         tree = ast.parse((ROOT/'tests'/named[1]).read_text())
-        assert named[2] in {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}, f'{named[1]} has no {named[2]}'
+        assert named[2] in {
+            f.name for f in tree.body if isinstance(f, ast.FunctionDef)
+        }, f'{named[1]} has no {named[2]}'
     assert len(rows) > 40
