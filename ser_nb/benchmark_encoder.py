@@ -180,8 +180,8 @@ def _quantised(paths, folder, stock, xml):
 
 def _onnx(folder, stock):
     "The ONNX file and its Python, or why there is none"
-    python = python_with('onnxruntime', stock)
-    if not python or python_with('tf2onnx', stock) != python:
+    python = python_with('tf2onnx', stock)
+    if not python or not in_process('benchmark_training:installed', python, package='onnxruntime')['value']:
         return '', '', "onnxruntime and tf2onnx are not installed: pip install onnxruntime tf2onnx"
     path = Path(folder)/'encoder.onnx'
     in_process('benchmark_encoder:export_onnx', python, path=path)
