@@ -207,7 +207,8 @@ def test_nothing_but_uploads_and_requests_can_be_posted(client, path):
 
 
 def test_every_route_of_gradio_that_is_open_is_on_the_list(model, tmp_path):
-    from ser_nb.demo import Uploads, demo_app, open_route
+    from ser_nb.demo import Uploads, demo_app
+    from ser_nb.demo_gate import open_route
     paths = {(m, r.path) for r in routes(demo_app(model, Uploads(tmp_path))) for m in r.methods or ()}
     opened = {path for method, path in paths if open_route(method, re.sub(r'{\w+(:path)?}', 'x', path))}
     assert len(paths) > 40 and opened <= {
@@ -447,3 +448,50 @@ def test_the_page_asks_nobody_else_and_nothing_is_kept(page):
         p
         for p in page.folder.rglob('*')
         if p.is_file() and p.name != 'microphone.wav' and p.suffix in ('.wav', '.flac')]
+
+
+def test_an_upload_can_be_played_and_its_answer_saved(page, one_of_each):
+    choose(page, one_of_each[0])
+    assert Path(one_of_each[0]).name in shown(page)
+    assert page.locator('#answer audio').get_attribute('src').startswith('data:audio/mpeg;base64,')
+    saved = [link.get_attribute('download') for link in page.locator('#answer a[download]').all()]
+    stem = Path(one_of_each[0]).stem
+    assert saved == [f'{stem}.csv', f'{stem}.png']
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_an_example_shows_its_timeline_with_a_legend(page, width, tmp_path):
+    page.set_viewport_size(dict(width=width, height=900))
+    answer_after(page, lambda: page.get_by_role('button', name='A slow voice').click())
+    said = answer_after(page, lambda: page.get_by_role('button', name='A conversation').click())
+    assert 'unlike the training clips' in said and 'empty: silence' in said
+    assert page.locator('#answer rect.no').count() and page.locator('#answer .row svg').count() == len(EMOTIONS)
+    page.screenshot(path=tmp_path/f'conversation_{width}.png', full_page=True)
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+
+
+def test_an_error_looks_like_one(page, tmp_path):
+    (tmp_path/'broken.wav').write_text('Dear diary')
+    choose(page, tmp_path/'broken.wav')
+    assert page.locator('#answer .ser.error[role=alert]').count()
+
+
+def test_a_live_microphone_gets_a_timeline_and_leaves_nothing_behind(page):
+    page.get_by_role('tab', name='Live').click()
+    page.locator('#live').get_by_role('button', name='Record').first.click()
+    page.locator('#live_answer .row svg').first.wait_for(timeout=60000)
+    page.locator('#live').get_by_role('button', name='Stop').first.click()
+    assert 'listening' in page.locator('#live_answer').inner_text()
+    page.get_by_role('tab', name='A clip or a recording').click()
+
+
+def test_a_piece_of_a_stream_names_uploads_and_nothing_else(client, secret, sound):
+    chunk = f'/gradio_api/stream/{32 * "a"}'
+    for data in ([file_data(secret, is_stream=True)], [file_data('/etc/passwd')], ['/etc/passwd']):
+        body = dict(data=data, fn_index=6, session_hash='s1')
+        assert client.post(chunk, json=body).status_code in (400, 403)
+    (path,) = upload(client, sound).json()
+    body = dict(data=[file_data(path, is_stream=True)], fn_index=6, session_hash='s1')
+    assert client.post(chunk, json=body).status_code == 404 # no such stream
+    assert not Path(path).exists() and secret.read_text() == SECRET
+    assert client.post(f'{chunk}/close', json={}).status_code == 404 and client.get(chunk).status_code == 404
