@@ -20,13 +20,14 @@ from .keras_tools import import_keras, one_hot, start_training, validation_parts
 from .metrics import fit_temperature
 from .spectral import N_MELS
 from .speech_encoder import ENCODER_FEATURES
+from .splits import corpus_families
 
 # %% ../nbs/Emotion_Model.ipynb #000fac99
 MODELS = dict(
-    encoder=dict(limit=4., shrinkage=.6, sharpness=15., discriminant=4., functionals=1.3, n_components=180,
-                 whitening=.5, width=.5, ridge=.02, clips_per_class=40),
-    functionals=dict(limit=4., shrinkage=.4, sharpness=3., discriminant=.6, functionals=1., n_components=140,
-                     whitening=.3, width=.4, ridge=.01, clips_per_class=40))
+    encoder=dict(limit=4., shrinkage=.6, sharpness=5., discriminant=1., certainty=.15, functionals=1.3,
+                 n_components=180, whitening=.5, width=.5, ridge=.02, clips_per_class=40),
+    functionals=dict(limit=4., shrinkage=.2, sharpness=5., discriminant=.5, certainty=.2, functionals=1.,
+                     n_components=140, whitening=.3, width=.4, ridge=.01, clips_per_class=40))
 _COLUMNS = dict(encoder=(*ENCODER_FEATURES, *FUNCTIONALS), functionals=tuple(FUNCTIONALS))
 
 def columns_of(model:str # one of MODELS
@@ -159,6 +160,22 @@ def _kernel_scores(z, first, n_labels):
     similarity = L.Activation('exponential', name='similarity')(L.Add(name='distance')([product, length]))
     return L.Dense(n_labels, use_bias=False, name='kernel')(similarity)
 
+def _certainty(kernel, spread, settings):
+    "(n, 1) the highest probability of an emotion by the kernel machine"
+    L = import_keras().layers
+    known = L.Softmax(name='known')(L.Rescaling(1 / settings['certainty'], name='sharpened')(kernel))
+    by_emotion = _fixed(known, np.float32(spread.T > 0), 'by_emotion')
+    return L.GlobalMaxPooling1D(name='certainty')(L.Reshape((len(spread), 1), name='emotions_in_turn')(by_emotion))
+
+def _combined(kernel, emotion, spread, settings):
+    "(n, n_labels) the kernel machine's scores by its certainty, the discriminant's by what is left"
+    L = import_keras().layers
+    certainty = _certainty(kernel, spread, settings)
+    doubt = L.Rescaling(-1., offset=1., name='doubt')(certainty)
+    linear = _fixed(emotion, settings['discriminant'] * spread, 'spread')
+    parts = [L.Multiply(name='from_kernel')([certainty, kernel]), L.Multiply(name='from_discriminant')([doubt, linear])]
+    return L.Add(name='scores')(parts)
+
 def build_network(model:str, # one of MODELS
                   first:dict, # mean and variance of the scaler, n_components, n_support
                   settings:dict, # see MODELS
@@ -174,8 +191,8 @@ def build_network(model:str, # one of MODELS
     scaler = L.Normalization(mean=np.float32(first['mean']), variance=np.float32(first['variance']), name='scaler')
     z = L.Activation('tanh', name='limit')(scaler(levelled))
     emotion = L.Softmax(name='emotions')(L.Dense(len(spread), name='discriminant')(z))
-    scores = [_fixed(emotion, settings['discriminant'] * spread, 'spread'), _kernel_scores(z, first, len(labels))]
-    cooled = L.Rescaling(1 / temperature, name='temperature')(L.Add(name='scores')(scores))
+    scores = _combined(_kernel_scores(z, first, len(labels)), emotion, spread, settings)
+    cooled = L.Rescaling(1 / temperature, name='temperature')(scores)
     return keras.Model(x, L.Softmax(name='probabilities')(cooled), name=model)
 
 # %% ../nbs/Emotion_Model.ipynb #8f20ed52
@@ -218,17 +235,33 @@ def _assemble(model, first, weights, s, temperature, labels):
         network.get_layer(name).set_weights([_half(v) for v in values])
     return network
 
-def _left_out(train, labels, model, s, seed, n_parts=3):
-    "Scores of left-out speakers, and the truth; none where there is one speaker alone"
-    parts, found, truth = validation_parts(train, 'speakers', n_parts, seed), [], []
+def _parts(train, seed, n_parts=3):
+    "(n_clips,) which part a clip is left out with, -1 = none: a corpus where there are three, else speakers"
+    families = corpus_families(train)
+    if families.nunique() > 2:
+        return families.astype('category').cat.codes.to_numpy()
+    return validation_parts(train, 'speakers', n_parts, seed)
+
+def _proba(model, labels, train, test, s, known):
+    "(n_clips, n_labels) uncalibrated probabilities of test rows by a model that may lack some of the labels"
+    network = _assemble(model, *_fit(train, known, model, s), s, 1., known)
+    proba = np.zeros((len(test), len(labels)), np.float32)
+    columns = [labels.index(label) for label in known]
+    proba[:, columns] = network.predict(values_of(test, columns_of(model)), batch_size=512, verbose=0)
+    return proba
+
+def _left_out(train, labels, model, s, seed):
+    "Probabilities of left-out clips, and the truth; none where there is one speaker alone"
+    parts, found, truth = _parts(train, seed), [], []
     for part in sorted(set(parts) - {-1}):
         inner, out = train[parts != part], train[parts == part]
-        if set(inner.label) != set(labels):
-            continue
-        network = _assemble(model, *_fit(inner, labels, model, s), s, 1., labels)
-        found.append(network.predict(values_of(out, columns_of(model)), batch_size=512, verbose=0))
-        truth.append(one_hot(out.label, labels).argmax(axis=1))
+        known = order_labels(inner.label)
+        out = out[out.label.isin(known)]
+        if len(known) > 1 and len(out):
+            found.append(_proba(model, labels, inner, out, s, known))
+            truth.append(one_hot(out.label, labels).argmax(axis=1))
     return (np.concatenate(found), np.concatenate(truth)) if found else (None, None)
+
 
 # %% ../nbs/Emotion_Model.ipynb #90ea0470
 def train_model(train:pd.DataFrame, # training rows: label, speaker, and the model's columns
