@@ -25,9 +25,9 @@ from .splits import corpus_families
 # %% ../nbs/Emotion_Model.ipynb #000fac99
 MODELS = dict(
     encoder=dict(limit=4., shrinkage=.6, sharpness=5., discriminant=1., certainty=.15, functionals=1.3,
-                 n_components=180, whitening=.5, width=.5, ridge=.02, clips_per_class=40),
+                 n_components=180, whitening=.5, width=.5, ridge=.02, clips_per_class=16),
     functionals=dict(limit=4., shrinkage=.2, sharpness=5., discriminant=.5, certainty=.2, functionals=1.,
-                     n_components=140, whitening=.3, width=.4, ridge=.01, clips_per_class=40))
+                     n_components=140, whitening=.3, width=.4, ridge=.01, clips_per_class=16))
 _COLUMNS = dict(encoder=(*ENCODER_FEATURES, *FUNCTIONALS), functionals=tuple(FUNCTIONALS))
 
 def columns_of(model:str # one of MODELS
@@ -219,7 +219,8 @@ def _fit(train, labels, model, s):
     emotions = order_labels(split_label(label)[1] for label in labels)
     y = np.array([emotions.index(split_label(label)[1]) for label in train.label])
     A, b = fit_discriminant(Z * s['limit'], y, speaker_weights(train), s['shrinkage'])
-    rows, weigh = capped(train, s['clips_per_class']), np.where([c in FUNCTIONALS for c in columns], s['functionals'], 1.)
+    rows = capped(train, s['clips_per_class'])
+    weigh = np.where([c in FUNCTIONALS for c in columns], s['functionals'], 1.)
     projection, offset = fit_projection(Z[rows] * np.float32(weigh), s['n_components'], s['whitening'], s['width'])
     projection = _half(projection * weigh[:, None])
     S = _half(Z[rows] @ projection + offset)
