@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from .corpora import order_labels, split_label
 from .functionals import FUNCTIONALS
 from .keras_tools import import_keras, one_hot, start_training, validation_parts, values_of
-from .metrics import fit_temperature
+from .metrics import emotion_proba, fit_temperature, risk_coverage
 from .spectral import N_MELS
 from .speech_encoder import ENCODER_FEATURES
 from .splits import corpus_families
@@ -29,6 +29,7 @@ MODELS = dict(
     functionals=dict(limit=4., shrinkage=.2, sharpness=5., discriminant=.5, certainty=.2, functionals=1.,
                      n_components=140, whitening=.3, width=.4, ridge=.01, clips_per_class=16))
 _COLUMNS = dict(encoder=(*ENCODER_FEATURES, *FUNCTIONALS), functionals=tuple(FUNCTIONALS))
+_LINEAR = dict(encoder=set(ENCODER_FEATURES), functionals=set(FUNCTIONALS)) # what the discriminant takes
 
 def columns_of(model:str # one of MODELS
               ) -> list: # names of features
@@ -218,7 +219,9 @@ def _fit(train, labels, model, s):
     Z = _scaled(train, columns, first)
     emotions = order_labels(split_label(label)[1] for label in labels)
     y = np.array([emotions.index(split_label(label)[1]) for label in train.label])
-    A, b = fit_discriminant(Z * s['limit'], y, speaker_weights(train), s['shrinkage'])
+    linear = np.array([c in _LINEAR[model] for c in columns])
+    A = np.zeros((len(columns), len(emotions)))
+    A[linear], b = fit_discriminant(Z[:, linear] * s['limit'], y, speaker_weights(train), s['shrinkage'])
     rows = capped(train, s['clips_per_class'])
     weigh = np.where([c in FUNCTIONALS for c in columns], s['functionals'], 1.)
     projection, offset = fit_projection(Z[rows] * np.float32(weigh), s['n_components'], s['whitening'], s['width'])
@@ -265,11 +268,20 @@ def _left_out(train, labels, model, s, seed):
 
 
 # %% ../nbs/Emotion_Model.ipynb #90ea0470
+def _risk_coverage(proba, truth, temperature, labels):
+    "Rows of metrics.risk_coverage of emotions, for left-out clips at the model's temperature"
+    scores = np.log(np.clip(proba, 1e-9, 1)) / temperature
+    calibrated = np.exp(scores - scores.max(axis=1, keepdims=True))
+    by_emotion = emotion_proba(calibrated / calibrated.sum(axis=1, keepdims=True), labels)
+    own = [split_label(label)[1] for label in labels]
+    emotion = np.array([order_labels(own).index(e) for e in own])[truth]
+    return risk_coverage(by_emotion.argmax(axis=1) == emotion, by_emotion.max(axis=1)).to_dict('records')
+
 def train_model(train:pd.DataFrame, # training rows: label, speaker, and the model's columns
                 model:str='', # one of MODELS; '' = the better one that the features allow
                 seed:int=42, # of the speakers that the temperature is fitted on
                 **settings # what differs from MODELS[model]
-               ) -> tuple: # the Keras network; dict(model, labels, features, settings, first, history, temperature)
+               ) -> tuple: # the Keras network; dict(model, labels, features, settings, temperature, confidence, ...)
     """Fit a model on any label set; it sees no row but those of `train`.
 
     Raises:
@@ -290,10 +302,11 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
     with threadpool_limits(2, 'blas'): # the same digits on any number of cores
         proba, truth = _left_out(train, labels, model, s, seed)
         temperature = 1. if proba is None else fit_temperature(proba, truth)
+        curve = [] if proba is None else _risk_coverage(proba, truth, temperature, labels)
         first, weights = _fit(train, labels, model, s)
     network = _assemble(model, first, weights, s, temperature, labels)
     return network, dict(model=model, labels=labels, features=columns_of(model), settings=s, first=first,
-                         history=pd.DataFrame(), temperature=temperature)
+                         history=pd.DataFrame(), temperature=temperature, confidence=dict(risk_coverage=curve))
 
 def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # test rows
@@ -308,7 +321,7 @@ def fit_predict(train:pd.DataFrame, # training rows
 
 # %% ../nbs/Emotion_Model.ipynb #59e1d94b
 def abstention(confidence:dict, # with risk_coverage: rows of coverage, threshold and accuracy
-               accuracy:float=.7 # wanted share of right predictions
+               accuracy:float=.6 # wanted share of right predictions
               ) -> dict: # threshold, coverage, accuracy, wanted; None where nothing was measured
     "The lowest confidence at which the model does not abstain"
     rows = confidence.get('risk_coverage')

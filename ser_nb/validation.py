@@ -37,8 +37,8 @@ def check_counts(splits:int, # random splits
 class Validation:
     """Protocols, scores and figures of a training job.
 
-    `scores` is what metrics.json holds, by protocol and model; `curve` holds the risk-coverage curve; `not_measured`
-    says, by protocol, why there is no score.
+    `scores` is what metrics.json holds, by protocol and model; `not_measured` says, by protocol, why there is no
+    score.
 
     Example:
         v = Validation(run, 'svm', fit_predict, columns)
@@ -54,7 +54,7 @@ class Validation:
                 ):
         self.run, self.model, self.fit, self.columns = run, model, fit, columns
         self.key, self.timings = key, {} if timings is None else timings
-        self.scores, self.curve, self.not_measured = {}, {}, {}
+        self.scores, self.not_measured = {}, {}
 
 # %% ../nbs/library/Validation.ipynb #a1000008
 def _folds(self, name:str, # of a protocol
@@ -118,7 +118,6 @@ def _confidence(self, judged # predictions of measure, or None
         return []
     right, confidence = _certain(judged)
     curve = risk_coverage(right, confidence)
-    self.curve['risk_coverage'] = curve.to_dict('records')
     tables = [curve.round(3)]
     if judged.fold.nunique() > 1:
         tables.append(cross_fitted_abstention(judged).tail(1).round(3))
