@@ -281,9 +281,9 @@ def about_html(about:dict # model.json
     licences = ''.join(f'<li>{html.escape(text)}</li>' for text in trained.get('licences') or [])
     return f'''<div class="ser">{_STYLE}<p>{html.escape(what[0].upper() + what[1:])}.</p>
 <p><b>Trained on</b> {data} with {n} labels of the corpora {corpora}.</p>
-<p><b>Confidence</b> is the calibrated probability of the predicted emotion: of many clips like the training clips,
-by speakers the model was not trained on, answered with 70 %, about 70 % are right. For other languages, microphones and
-spontaneous speech it promises less.</p>
+<p><b>Confidence</b> is the calibrated probability of the predicted emotion: of many clips of a corpus,
+or of speakers, that a training left out, about 70 % are right where it says 70 %. On clips like the training clips
+more are right; in spontaneous speech fewer may be.</p>
 <p><b>No prediction:</b> a sound unlike the training clips (distance above 1), silence,
 or a confidence below the threshold.</p>
 <ul>{licences}</ul></div>'''
