@@ -24,7 +24,7 @@ lint: setup         ## style and spelling
 	$(BIN)/codespell ser_nb tests nbs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 
 check: lint $(VENV)/.librosa ## lint and the fast tests
-	$(BIN)/python -m pytest -m 'unit and not corpora'
+	$(BIN)/python -m pytest -m 'unit and not corpora and not slow'
 
 # a process a notebook: Intel's extension and OpenVINO in one process, in some orders of import, end in a segmentation fault in oneDNN
 test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then pytest
