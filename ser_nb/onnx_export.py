@@ -175,6 +175,11 @@ def _translated(g, node, inputs):
     kind, about = node.get_type_name(), node.get_attributes()
     if kind == 'Convert': # single precision everywhere
         return inputs[0]
+    if kind in ('Reshape', 'ReduceMax'): # their second input is a constant
+        where = np.ravel(node.input_value(1).get_node().data).tolist()
+        if kind == 'Reshape':
+            return g.op('Reshape', inputs[0], g.index(*where))
+        return g.op('ReduceMax', inputs[0], axes=where, keepdims=int(about['keep_dims']))
     if kind not in _SAME:
         raise ValueError(f'the network has an operation that is not exported: {kind}')
     if kind == 'MatMul':
@@ -184,6 +189,11 @@ def _translated(g, node, inputs):
 
 def _add_network(g, features, model):
     "Probabilities (1, n_labels) of features (1, n_columns), by an OpenVINO model"
+    from openvino.passes import ConstantFolding, Manager
+    model.reshape([1, model.input(0).partial_shape[1].get_length()])
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model) # shapes of one clip are constants
     names = {}
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
