@@ -14,8 +14,8 @@ pytestmark = pytest.mark.unit
 ORDER = """files run_folder workers containers audio fourier corpora corpus_adapters corpus_formats spectral
 functionals speech_encoder augmentation corruptions feature_store keras_tools
 feature_extraction metrics splits validation leakage combining_datasets proposed_system emotion_model out_of_domain
-adaptation h5_files model_files timing windowing prediction turns streaming onnx_export timeline demo_gate demo classifiers
-tuning ablations baselines ladder robustness report
+adaptation h5_files model_files timing windowing prediction turns streaming onnx_export timeline demo_gate demo
+classifiers tuning ablations baselines ladder robustness report
 benchmark_extraction benchmark_training benchmark_encoder benchmark_estimators
 benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_commands command_line""".split()
 DEPRECATED = {'evaluation'} # thin re-exports for one release
