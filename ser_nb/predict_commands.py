@@ -16,6 +16,8 @@ import click
 
 from .files import replacing
 from .pipeline import printable
+from .predict_inputs import (adapted_to, check_adaptation, chosen_model, chosen_windowing, sound_sources,
+                                   source_statistics, tell_model)
 from .prediction_lines import as_line, csv_lines
 
 # %% ../nbs/library/Predict_Commands.ipynb #9ae026bd
@@ -37,39 +39,6 @@ def _show_rows(path, rows, form, times, first):
         click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else as_line(path, row, times))
 
 # %% ../nbs/library/Predict_Commands.ipynb #ff86bf37
-def _sources(sounds):
-    "(path or bytes, name to show) of every file that was asked for; (None, reason) of what has none"
-    for sound in sounds:
-        if sound == '-':
-            yield sys.stdin.buffer.read(), '-'
-        elif not os.path.isdir(sound):
-            yield sound, sound
-        else:
-            from ser_nb.prediction import sound_paths
-            try:
-                yield from ((p, p) for p in sound_paths(sound))
-            except (ValueError, OSError) as e:
-                yield None, f'{sound}: {e}'
-
-def _load_model(run, name=''):
-    "The model of a run or of the package, or a wrong call"
-    if run and name:
-        raise click.UsageError('--run and --model: give one of them')
-    from ser_nb.prediction import EmotionModel
-    try:
-        model = EmotionModel.load(run, name or '')
-        model.check_encoder()
-    except (ValueError, OSError) as e:
-        raise click.UsageError(printable(str(e))) from None
-    return model
-
-def _tell_model(model, chosen):
-    "Which model predicts, on stderr"
-    from ser_nb.prediction import describe_model
-    click.secho(printable(f'{model.run}: {describe_model(model.about)}'), dim=True, err=True)
-    if not chosen and not model.takes_encoder:
-        click.secho('`ser-nb weights` fetches the speech encoder, once, for a more accurate model', dim=True, err=True)
-
 def _save_timeline(folder, name, line, seconds):
     "The picture of a timeline, as FOLDER/NAME.png"
     import matplotlib
@@ -134,64 +103,6 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
     sys.stdout.flush()
     return n_failed
 
-def _windowing(window, hop):
-    "A `Windowing`, or a wrong call; where windows are not the usual ones, clips are cut into them, too"
-    from ser_nb.windowing import Windowing
-    try:
-        return Windowing(window, hop, 8. if (window, hop) == (3., 1.5) else window).checked()
-    except ValueError as e:
-        raise click.UsageError(f'--{e}') from None
-
-# %% ../nbs/library/Predict_Commands.ipynb #enr0a001
-def _check_adaptation(speaker, corpus):
-    "Refuse a speaker who is not enrolled, or a folder that is not there"
-    if speaker and corpus:
-        raise click.UsageError('--speaker and --adapt: give one of them')
-    if corpus and not os.path.isdir(corpus):
-        raise click.UsageError(f'--adapt: {printable(corpus)}: there is no such folder')
-    if speaker:
-        from ser_nb.adaptation import enrolled, speaker_file
-        try:
-            known = speaker_file(speaker).exists()
-        except ValueError as e:
-            raise click.UsageError(f'--speaker: {e}') from None
-        if not known:
-            names = ', '.join(enrolled()) or 'none'
-            raise click.UsageError(f'--speaker: {speaker!r} is not enrolled (enrolled: {names}); '
-                                   f'ser-nb enrol {speaker} FILE...')
-
-def _source_statistics(model, sources):
-    "Statistics of the features of sounds; what has none is told"
-    import numpy as np
-    from ser_nb.adaptation import statistics_of
-    from ser_nb.run_folder import progress
-    from ser_nb.windowing import windowed_features
-    rows, seconds = [], 0.
-    for source, name in progress(sources, 'adapting', len(sources)):
-        try:
-            if source is None:
-                raise ValueError(name)
-            _, starts, ends, X, _ = windowed_features(source, model.columns)
-        except (ValueError, OSError) as e:
-            click.echo(printable(str(e)), err=True)
-            continue
-        rows.append(X)
-        seconds += ends[-1] - starts[0] if ends else 0.
-    return statistics_of(np.concatenate(rows or [np.empty((0, len(model.columns)))]), model.columns, seconds)
-
-def _adapted(model, speaker, corpus):
-    "A model that adapts to a speaker or a corpus; as it is where neither is given"
-    if not speaker and not corpus:
-        return model
-    from ser_nb.adaptation import adapted_model, load_speaker, reference_of
-    try:
-        if reference_of(model.about) is None:
-            adapted_model(model, {}) # says why not, before any sound is read
-        found = load_speaker(speaker, model.columns) if speaker else _source_statistics(model, list(_sources([corpus])))
-        return adapted_model(model, found)
-    except (ValueError, OSError) as e:
-        raise click.UsageError(printable(str(e))) from None
-
 # %% ../nbs/library/Predict_Commands.ipynb #d2000001
 @click.command()
 @click.argument('sounds', nargs=-1, required=True, metavar='FILE|DIR|-...')
@@ -210,8 +121,12 @@ def _adapted(model, speaker, corpus):
               help='Adapt to the sounds in a folder: same microphone, room and language; no labels.')
 @click.option('--turns', default='', metavar='RTTM',
               help="Who spoke when: a row a turn, each speaker by their own statistics.")
+@click.option('--out', default='', metavar='FILE', help='Write one table: .parquet, .csv or .jsonl; for many files.')
+@click.option('--resume', is_flag=True, help='With --out: go on where a call was stopped.')
+@click.option('--dask', default='', metavar='ADDRESS', help='With --out: work on a Dask cluster, tcp://host:8786.')
 @click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
-def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, plot, speaker, corpus, turns, verbose):
+def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, plot, speaker, corpus, turns, out,
+            resume, dask, verbose):
     """Emotion, gender and confidence of sound: files, folders, or - for standard input.
 
     In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
@@ -227,21 +142,62 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, 
         for sound in absent:
             click.echo(printable(f'{sound}: there is no such file'), err=True)
         sys.exit(1)
-    cut = _windowing(window, hop)
+    cut = chosen_windowing(window, hop)
+    if out or resume or dask:
+        _check_table(out, resume, sounds, form or kind or plot or turns)
     if turns:
         _check_turns(turns, sounds, kind or timeline or plot or speaker or corpus)
-    _check_adaptation(speaker, corpus)
-    model = _adapted(_load_model(folder, name), speaker, corpus)
+    check_adaptation(speaker, corpus)
+    model = adapted_to(chosen_model(folder, name), speaker, corpus)
     if verbose or (not form and sys.stdout.isatty()):
-        _tell_model(model, folder or name)
+        tell_model(model, folder or name)
     try:
         if turns:
             return _show_turns(model, sounds[0], turns, form)
-        failed = _predict_all(model, list(_sources(sounds)), form, kind, timeline, plot, cut)
+        if out:
+            return _write_table(model, sounds, out, timeline, cut, dask, f'{speaker}{corpus}')
+        failed = _predict_all(model, list(sound_sources(sounds)), form, kind, timeline, plot, cut)
     except BrokenPipeError: # main_entry tells it
         raise
     except OSError as e: # a full disk, a worker that was killed
         raise click.ClickException(printable(str(e))) from None
+    sys.exit(int(failed > 0))
+
+# %% ../nbs/library/Predict_Commands.ipynb #5d90664f
+def _check_table(out, resume, sounds, others):
+    "Refuse a call with --out that cannot be"
+    if not out:
+        raise click.UsageError('--resume and --dask go with --out FILE')
+    if others or '-' in sounds:
+        raise click.UsageError('--out takes files and folders, and goes without --json, --csv, --format, --plot and '
+                               '--turns')
+    from ser_nb.predict_folders import check_out, parts_folder
+    try:
+        check_out(out, resume)
+    except ValueError as e:
+        raise click.UsageError(f'--out: {printable(str(e))}') from None
+    if resume and os.path.exists(out) and not parts_folder(out).exists():
+        click.echo(f'{printable(out)}: is complete; without --resume it is predicted again')
+        sys.exit(0)
+
+def _write_table(model, sounds, out, timeline, cut, dask, adaptation):
+    "Write the table and tell what is in it; exit code 1 where a file failed"
+    from ser_nb.predict_folders import predict_to_table
+    paths, reasons = [], []
+    for source, name in sound_sources(sounds):
+        (reasons if source is None else paths).append(name)
+    if reasons:
+        raise click.UsageError(printable(reasons[0]))
+    try:
+        n, failed, new = predict_to_table(model, paths, out, timeline, cut, dask=dask, adaptation=adaptation)
+    except (ValueError, ImportError) as e:
+        raise click.ClickException(printable(str(e))) from None
+    except (KeyboardInterrupt, OSError) as e:
+        reason = printable(str(e)) or 'stopped'
+        raise click.ClickException(f'{reason}; what is done is kept, the same call with --resume goes on') from None
+    if new:
+        click.echo(f'{new:,} files came since the stopped call began: they are not in the table', err=True)
+    click.echo(f'{printable(out)}: {n:,} files' + (f', {failed:,} of them failed (column note)' if failed else ''))
     sys.exit(int(failed > 0))
 
 # %% ../nbs/library/Predict_Commands.ipynb #2ce69026
@@ -311,8 +267,8 @@ def enrol(who, sounds, delete, folder, name):
         raise click.UsageError('give sounds: FILE or DIR')
     try:
         speaker_file(who)
-        model = _load_model(folder, name)
-        found = _source_statistics(model, list(_sources(sounds)))
+        model = chosen_model(folder, name)
+        found = source_statistics(model, list(sound_sources(sounds)))
         path = save_speaker(who, found, model.columns)
     except (ValueError, OSError) as e:
         raise click.UsageError(printable(str(e))) from None
@@ -334,8 +290,8 @@ def enrol(who, sounds, delete, folder, name):
 def demo(folder, name, host, names, port, max_mb):
     "A page in the browser, for a microphone and files; nothing is kept."
     from ser_nb.demo import serve_demo
-    model = _load_model(folder, name)
-    _tell_model(model, folder or name)
+    model = chosen_model(folder, name)
+    tell_model(model, folder or name)
     try:
         serve_demo(model, host, port, max_mb, names)
     except (ImportError, OSError) as e:
@@ -388,17 +344,17 @@ def listen(source, encoding, rate, channels, device, window, hop, overrun, folde
 
     Standard input is taken where it is no terminal. Ends with the sound, with Ctrl-C, or when its
     reader ends."""
-    form, cut = one_form(json=as_json, csv=as_csv), _windowing(window, hop)
+    form, cut = one_form(json=as_json, csv=as_csv), chosen_windowing(window, hop)
     if source not in ('', '-'):
         raise click.UsageError(f'{printable(source)}: listen takes raw samples on standard input; '
                                'a file is for ser-nb predict --timeline')
-    model = _load_model(folder, name)
+    model = chosen_model(folder, name)
     from ser_nb.streaming import buffered, warm_up
     try:
         warm_up(model, cut)
         rate, blocks = _live_blocks(device, encoding, rate, channels)
         if sys.stderr.isatty():
-            _tell_model(model, folder or name)
+            tell_model(model, folder or name)
         _print_stream(model, buffered(blocks, rate, overrun=overrun), rate, cut, form)
     except KeyboardInterrupt:
         pass
@@ -438,7 +394,7 @@ def export(folder, onnx, features, run, name):
     if features and not folder:
         raise click.UsageError('--features: the folder is missing: ser-nb export --features OUT.parquet DIR')
     try:
-        bad = _export_features(features, folder) if features else _export_onnx(onnx, _load_model(run, name))
+        bad = _export_features(features, folder) if features else _export_onnx(onnx, chosen_model(run, name))
     except ImportError as e:
         raise click.ClickException(f"export: {e}: pip install onnx (Parquet: pyarrow)") from None
     except (ValueError, OSError, RuntimeError) as e:

@@ -22,7 +22,7 @@ from .run_folder import progress
 from .spectral import N_MELS, band_limit, decibels, extend_bandwidth, magnitudes, mel_spectrogram
 from .speech_encoder import ENCODER_FEATURES, encoder_ready
 from .windowing import LONGEST, Windowing, windowed_features
-from .workers import in_processes, one_thread
+from .workers import in_processes, on_cluster, one_thread
 
 if TYPE_CHECKING: # one clip is predicted without it
     import pandas as pd
@@ -287,7 +287,8 @@ def predict_sources(model:EmotionModel, # see EmotionModel.load
                     sources:list, # paths of sound files, or their bytes
                     n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
                     batch_size:int=16, # files a worker takes at a time
-                    cut:Windowing=Windowing() # of recordings
+                    cut:Windowing=Windowing(), # of recordings
+                    dask:str='' # address of a Dask scheduler, instead of processes of this machine
                    ): # (source, columns of its row, of its windows, notes); of a bad one (source, reason, None, notes)
     "Predict many files, in their order, without pandas; notes say what is odd about a file"
     from ser_nb.prediction import _batch # workers import it; what is defined in a notebook cannot be sent to them
@@ -295,7 +296,8 @@ def predict_sources(model:EmotionModel, # see EmotionModel.load
     batches = [sources[i:i + batch_size] for i in range(0, len(sources), batch_size)]
     if n_jobs == -1 and len(sources) <= MIN_PARALLEL_FILES:
         n_jobs = 1
-    work = in_processes(partial(_batch, columns=model.columns, domain=model.domain, cut=cut), batches, n_jobs)
+    job = partial(_batch, columns=model.columns, domain=model.domain, cut=cut)
+    work = on_cluster(job, batches, dask) if dask else in_processes(job, batches, n_jobs)
     if len(batches) > 1:
         work = progress(work, 'predicting', len(batches))
     for batch, found in zip(batches, work):

@@ -17,7 +17,8 @@ feature_extraction metrics splits validation leakage combining_datasets proposed
 adaptation h5_files model_files timing windowing prediction turns streaming onnx_export timeline demo_gate demo
 classifiers tuning ablations baselines ladder robustness report
 benchmark_extraction benchmark_training benchmark_encoder benchmark_estimators
-benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_commands command_line""".split()
+benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_inputs
+predict_folders predict_commands command_line""".split()
 DEPRECATED = {'evaluation'} # thin re-exports for one release
 MODULES = sorted(p for p in (ROOT/'ser_nb').glob('*.py') if not p.stem.startswith('_'))
 MAX_LINES = 400

@@ -1,0 +1,138 @@
+"A table of many files: nothing is lost when it is stopped, workers share it, memory stays flat"
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import soundfile as sf
+from conftest import SER_NB, no_traceback, ser_nb
+
+from ser_nb.audio import SR
+
+pytestmark = pytest.mark.jobs
+MODEL = ('--model', 'functionals')
+
+
+@pytest.fixture(scope='module')
+def sounds(tmp_path_factory):
+    "520 short files, two of which are none"
+    folder, rng = tmp_path_factory.mktemp('sounds'), np.random.default_rng(0)
+    for i in range(520):
+        t = np.arange(SR // 4) / SR
+        tone = sum(np.sin(2 * np.pi * k * rng.uniform(90, 250) * t) / k for k in range(1, 6))
+        sf.write(folder/f'{i:03}.wav', .1 * tone + .01 * rng.normal(size=len(t)), SR)
+    for i in (7, 400): (folder/f'{i:03}.wav').write_text('no sound')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def undisturbed(sounds, tmp_path_factory):
+    "The table that nothing disturbs"
+    out = tmp_path_factory.mktemp('undisturbed')/'answers.csv'
+    done = ser_nb('predict', sounds, '--out', out, *MODEL)
+    assert done.returncode == 1 and '520 files, 2 of them failed' in done.stdout, done.stderr
+    return out.read_bytes()
+
+
+def test_a_call_that_is_killed_goes_on_and_gives_the_same_table(sounds, undisturbed, tmp_path):
+    out, parts = tmp_path/'answers.csv', tmp_path/'answers.csv.parts'
+    call = ['predict', sounds, '--out', out, *MODEL]
+    for n in (1, 2): # killed once a part more is there
+        running = subprocess.Popen([SER_NB, *map(str, call), '--resume'])
+        while len(list(parts.glob('part-*'))) < n:
+            assert running.poll() is None
+            time.sleep(.01)
+        running.kill()
+        assert running.wait() < 0 and not out.exists()
+    kept = {p: p.stat().st_mtime_ns for p in parts.glob('part-*')}
+    refused = ser_nb(*call)
+    assert refused.returncode == 2 and '--resume goes on from there' in refused.stderr and no_traceback(refused)
+    other = ser_nb(*call, '--resume', '--timeline')
+    assert other.returncode == 1 and 'has timeline False, this call True' in other.stderr and no_traceback(other)
+    assert kept == {p: p.stat().st_mtime_ns for p in parts.glob('part-*')}
+    sf.write(sounds/'999.wav', np.zeros(SR), SR) # came since
+    try:
+        done = ser_nb(*call, '--resume')
+    finally:
+        (sounds/'999.wav').unlink()
+    assert '1 files came since' in done.stderr and '520 files, 2 of them failed' in done.stdout
+    assert out.read_bytes() == undisturbed and [p.name for p in tmp_path.iterdir()] == ['answers.csv']
+    whole = ser_nb(*call, '--resume')
+    assert whole.returncode == 0 and 'is complete' in whole.stdout
+
+
+def test_the_three_formats_hold_what_the_command_prints(sounds, undisturbed, tmp_path):
+    some = sorted(sounds.glob('*.wav'))[:9]
+    printed = [json.loads(line) for line in ser_nb('predict', *some, '--json', *MODEL).stdout.splitlines()]
+    for ending in ('jsonl', 'parquet'):
+        assert ser_nb('predict', *some, '--out', tmp_path/f'a.{ending}', *MODEL).returncode == 1
+    written = [json.loads(line) for line in (tmp_path/'a.jsonl').read_text().splitlines()]
+    failed = written.pop(7)
+    assert (failed['reason'], failed['answer']) == ('failed', None) and failed['note']
+    for row in written: assert row.pop('note') is None
+    assert written == printed
+    table = pd.read_parquet(tmp_path/'a.parquet')
+    assert table.file.tolist() == [str(p) for p in some]
+    np.testing.assert_allclose(table.distance.drop(7), [row['distance'] for row in printed], rtol=1e-5)
+
+
+def test_two_dask_workers_share_the_files_and_give_the_same_table(sounds, undisturbed, tmp_path):
+    pytest.importorskip('distributed')
+    from distributed import Client, LocalCluster
+    def seconds_of_work(): return sum(os.times()[:2])
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host='127.0.0.1', dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            before = client.run(seconds_of_work)
+            out = tmp_path/'answers.csv'
+            done = ser_nb('predict', sounds, '--out', out, '--dask', cluster.scheduler_address, *MODEL)
+            used = [seconds - before[worker] for worker, seconds in client.run(seconds_of_work).items()]
+    assert done.returncode == 1 and '520 files, 2 of them failed' in done.stdout, done.stderr
+    assert out.read_bytes() == undisturbed
+    assert len(used) == 2 and min(used) > .25 * max(used), used
+
+
+def test_an_address_without_a_scheduler_is_one_line_and_leaves_no_table(sounds, tmp_path):
+    pytest.importorskip('distributed')
+    environ = os.environ | dict(DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT='1s')
+    done = ser_nb('predict', sounds, '--out', tmp_path/'a.csv', '--dask', 'tcp://127.0.0.1:9', *MODEL, env=environ)
+    assert done.returncode == 1 and 'no scheduler answers' in done.stderr and no_traceback(done)
+    assert not (tmp_path/'a.csv').exists()
+
+
+PEAK = '''
+import sys
+from ser_nb.command_line import main
+try: main(sys.argv[1:], standalone_mode=False)
+except SystemExit: pass
+print(next(int(line.split()[1]) / 2 ** 10 for line in open('/proc/self/status') if line.startswith('VmHWM')))
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='peak memory is read from /proc')
+def test_memory_does_not_grow_with_the_number_of_files(sounds, tmp_path):
+    peaks, good = {}, [p for p in sorted(sounds.glob('*.wav')) if p.stem not in ('007', '400')]
+    for n in (1_000, 10_000):
+        (folder := tmp_path/f'{n}').mkdir()
+        for i in range(n): os.link(good[i % len(good)], folder/f'{i:06}.wav')
+        call = [sys.executable, '-c', PEAK, 'predict', folder, '--out', tmp_path/f'{n}.parquet', *MODEL]
+        done = subprocess.run(call, capture_output=True, text=True)
+        assert f'{n:,} files' in done.stdout, done.stderr
+        peaks[n] = float(done.stdout.splitlines()[-1])
+        assert len(pd.read_parquet(tmp_path/f'{n}.parquet', columns=['file'])) == n
+    assert peaks[10_000] - peaks[1_000] < 25, peaks # MB
+
+
+def test_a_killed_call_leaves_no_process_behind(sounds, tmp_path):
+    running = subprocess.Popen([SER_NB, 'predict', str(sounds), '--out', str(tmp_path/'a.csv'), *MODEL])
+    while not list(tmp_path.glob('a.csv.parts/part-*')): time.sleep(.02)
+    workers = psutil.Process(running.pid).children(recursive=True)
+    running.kill()
+    running.wait()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
