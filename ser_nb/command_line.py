@@ -17,6 +17,7 @@ from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_paramet
                              store_rest, store_run, utf8_path)
 from .run_folder import lock_run, project_dir, read_metrics
 from .files import replacing
+from .name_patterns import check_reading
 from .predict_commands import demo, enrol, export, listen, predict
 
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
@@ -224,8 +225,9 @@ def corpus(source, pattern, folders, mapping, adapters, language, out):
     for name, path in (('SOURCE', source), ('--adapters', adapters)):
         if path:
             existing_path(name, path)
-    from ser_nb.corpus_formats import corpus_table
     try:
+        check_reading(pattern, folders, mapping) # before anything slow is imported
+        from ser_nb.corpus_formats import corpus_table
         text = corpus_table(source, pattern, folders, mapping, adapters, language, out)
     except (ValueError, OSError) as e:
         raise click.UsageError(printable(str(e))) from None
@@ -255,9 +257,9 @@ def audit(table):
     TABLE: a folder with train_features.csv and test_features.csv, or a model, or both; or a clip
     table (CSV) with a column 'split' that says train or test; without it, the features that come
     with the package. Exit code 1 where the split has an error."""
-    from ser_nb.leakage import finding_lines
     if table:
         existing_path('TABLE', table)
+    from ser_nb.leakage import finding_lines
     try:
         found = _findings(table)
     except (ValueError, OSError) as e:
@@ -275,8 +277,10 @@ def report(runs, out):
 
     One RUN: its report.html, written again. Several: a page with all of them side by side, and
     their scores here."""
-    from ser_nb.report import compare_scores, comparison_html, write_report
     try:
+        for run in runs:
+            read_metrics(run) # what is no run is refused before anything slow is imported
+        from ser_nb.report import compare_scores, comparison_html, write_report
         if len(runs) == 1:
             return click.echo(write_report(runs[0]))
         table, page = compare_scores(runs), comparison_html(runs)

@@ -9,8 +9,6 @@ import os, re, warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .files import replacing
 
 if TYPE_CHECKING: # the functions that make tables import it
@@ -197,7 +195,7 @@ def complete_clips(clips:pd.DataFrame # a table with path, speaker and emotion a
         clips['file'] = [os.path.splitext(os.path.basename(p))[0] for p in clips.path]
     for column in CLIP_COLUMNS:
         if column not in clips:
-            clips[column] = np.nan if column in NUMBER_COLUMNS else ''
+            clips[column] = float('nan') if column in NUMBER_COLUMNS else ''
         elif column not in NUMBER_COLUMNS and (clips[column].dtype != 'str' or clips[column].isna().any()):
             clips[column] = clips[column].fillna('').astype(str)
     clips['label'] = _fill_labels(clips)
@@ -247,6 +245,7 @@ def _wrong_label(clips):
 
 def _bad_rows(clips, numbers):
     "For each column: which rows are wrong, and what would be right"
+    import numpy as np
     finite = {c: clips[c].notna() & (clips[c] != '') & ~np.isfinite(numbers[c]) for c in numbers}
     yield from ((c, wrong, 'a number') for c, wrong in finite.items())
     yield 'emotion', clips.emotion.str.strip() == '', 'an emotion; every clip needs one'

@@ -16,6 +16,7 @@ from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, rea
 from .corpus_adapters import (
     clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise)
 from .files import replacing
+from .name_patterns import check_reading, read_mapping
 
 # %% ../nbs/library/Corpus_Formats.ipynb #0568df92
 def _read_audformat_table(folder, name):
@@ -312,12 +313,9 @@ def corpus_table(source:str|Path, # a folder, or a table
                  out:str='' # the CSV file; '' writes nothing
                 ) -> str: # what was understood, for the terminal
     "The body of `ser-nb corpus`: read a corpus, write its clip table, and say what was understood"
-    for pair in mapping:
-        if pair.count('=') != 1:
-            raise ValueError(f'--map {pair}: not of the form WORD=EMOTION, for instance joy=happy')
-    clips, unplaced, found = read_corpus(
-        source, pattern, tuple(filter(None, folders.split('/'))), dict(p.split('=') for p in mapping),
-        adapters, language)
+    check_reading(pattern, folders, mapping)
+    levels = tuple(filter(None, folders.split('/')))
+    clips, unplaced, found = read_corpus(source, pattern, levels, read_mapping(mapping), adapters, language)
     if not len(clips):
         _refuse_empty(source, pattern or folders)
     lines = (

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['JOBS', 'DEFAULT_JOBS', 'RESULTS', 'notebook_path', 'job_parameters', 'convert', 'printable', 'utf8_path',
-           'existing_path', 'plan', 'skipped_cells', 'setup_code', 'JobFailed', 'job_engine', 'run_job',
+           'existing_path', 'check_value', 'plan', 'skipped_cells', 'setup_code', 'JobFailed', 'job_engine', 'run_job',
            'store_outputs', 'store_run', 'store_rest', 'main']
 
 # %% ../nbs/library/Pipeline.ipynb #bbb1776b
 import ast
+import csv
 import difflib
 import io
 import logging
@@ -132,6 +133,49 @@ def existing_path(name:str, # the parameter, for the message
         raise click.UsageError(f'{name}: {printable(path)}: there is no such file or folder')
     return utf8_path(name, os.path.abspath(path))
 
+# %% ../nbs/library/Pipeline.ipynb #a4f4466a
+_ALLOWED = { # by job and parameter: the values that it may have
+    'extract': dict(output=('csv', 'parquet')),
+    'model': dict(model=('', 'encoder', 'functionals')),
+    'ladder': dict(model=('1nn', 'functionals', 'article'))}
+_LOWEST = {'model': dict(splits=0, folds=-1), 'ladder': dict(epochs=0), 'robustness': dict(n=0)}
+_FEATURE_FOLDERS, _TABLES = ('features_dir', 'other_dir'), ('clips', 'data_dir')
+
+def _check_folder(shown, path):
+    "Refuse a folder without feature files"
+    for part in ('train_features', 'test_features'):
+        if not any(os.path.exists(os.path.join(path, part + suffix)) for suffix in ('.csv', '')):
+            raise click.UsageError(f'{shown}: {printable(path)}: no {part}.csv in it; ser-nb run extract makes it')
+
+def _check_table(shown, path):
+    "Refuse a file that is no table of clips"
+    from ser_nb.corpora import NEEDED_COLUMNS
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            columns = next(csv.reader(f), [])
+    except (OSError, ValueError, csv.Error) as e:
+        raise click.UsageError(f'{shown}: {printable(path)}: not a clip table ({str(e)[:80]})') from None
+    if missing := [c for c in NEEDED_COLUMNS if c not in columns]:
+        raise click.UsageError(f'{shown}: {printable(path)}: column {missing[0]!r} is missing (needed: '
+                               f'{", ".join(NEEDED_COLUMNS)}; the others may be absent)')
+
+def check_value(job:str, # one of JOBS
+                name:str, # one of its parameters
+                value, # in its type; paths absolute
+                shown:str='' # what the caller names it; '' = the parameter
+               ):
+    "Refuse what a parameter cannot be: a `click.UsageError` says what it may be"
+    shown, allowed = shown or name, _ALLOWED.get(job, {}).get(name)
+    if allowed and value not in allowed:
+        raise click.UsageError(f'parameter {name}: {value!r} is none of {", ".join(filter(None, allowed))}')
+    lowest = _LOWEST.get(job, {}).get(name)
+    if lowest is not None and value < lowest:
+        raise click.UsageError(f'parameter {name}: {value} is too low: {lowest} or more')
+    if name in _FEATURE_FOLDERS and value:
+        _check_folder(shown, value)
+    if name in _TABLES and os.path.isfile(value):
+        _check_table(shown, value)
+
 # %% ../nbs/library/Pipeline.ipynb #fbeae7c1
 def _steps(jobs, declared, given, out, smoke):
     "(job, parameters) in the order they run"
@@ -142,6 +186,8 @@ def _steps(jobs, declared, given, out, smoke):
                   for before, (parameter, file) in about['after'].items() if before in jobs}
         own = {n: convert(n, v, declared[job][n]['default']) for n, v in given if n in declared[job]}
         own |= {n: existing_path(n, own[n]) for n in about['paths'] if own.get(n)}
+        for name, value in own.items():
+            check_value(job, name, value)
         steps.append((job, ({} if smoke else about['full']) | handed | own | dict(out=str(out))))
     return steps
 
@@ -154,7 +200,7 @@ def plan(jobs:list, # names of jobs
     """Check a call and say what each job gets.
 
     Raises:
-        click.UsageError: an unknown job, parameter or path, or a value of another type.
+        click.UsageError: an unknown job, parameter or path, or a value that the parameter cannot have.
     """
     for job in jobs: _known(job, list(JOBS), 'job')
     jobs = [j for j in JOBS if j in jobs]
@@ -167,7 +213,9 @@ def plan(jobs:list, # names of jobs
         if not takers:
             raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with '
                                    f'{", ".join(j for j in JOBS if JOBS[j]["source"])}')
-        takers[0][1][takers[0][0]] = existing_path('--data', data)
+        job, (source, parameters) = next(j for j, p in steps if p is takers[0][1]), takers[0]
+        parameters[source] = existing_path('--data', data)
+        check_value(job, source, parameters[source], '--data')
     return steps
 
 # %% ../nbs/library/Pipeline.ipynb #f4cbbe9e

@@ -10,10 +10,8 @@ __all__ = ['METRICS_KEYS', 'METRICS_SCHEMA', 'lock_run', 'versions', 'machine', 
 # %% ../nbs/library/Run_Folder.ipynb #783cd32e
 import hashlib
 import os
-import platform
 import time
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from .files import (check_json, deprecated_names, fingerprint, plain_json, read_json,
@@ -49,6 +47,8 @@ _PACKAGES = ('ser_nb numpy scipy pandas scikit-learn scikit-learn-intelex libros
 
 def versions() -> dict: # package -> version, those that are installed
     "The versions that can change a result"
+    import platform
+    from importlib import metadata
     found = {'python': platform.python_version()}
     for name in _PACKAGES:
         try: found[name] = metadata.version(name)
@@ -58,6 +58,7 @@ def versions() -> dict: # package -> version, those that are installed
 # %% ../nbs/library/Run_Folder.ipynb #79fdec19
 def machine() -> dict: # system, processor, cores, date
     "The machine a run was made on, and when"
+    import platform
     cpu = platform.processor()
     info = Path('/proc/cpuinfo')
     if info.exists():
