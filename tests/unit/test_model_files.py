@@ -11,6 +11,7 @@ import pytest
 
 from ser_nb.files import fingerprint, read_json, write_json
 from ser_nb.model_files import MAX_BYTES, OPENVINO_FILES, load_model, load_openvino, read_model_json
+from ser_nb.prediction import EmotionModel
 from ser_nb.run_folder import notebooks_dir
 
 pytestmark = pytest.mark.unit
@@ -61,6 +62,12 @@ def test_names_in_model_json_are_never_paths(run):
     refused(read_model_json, run, 'openvino names')
     forge(run, openvino={'/dev/zero': '0', '../model.bin': '0'})
     refused(read_model_json, run, 'openvino')
+
+
+def test_a_feature_that_no_sound_has_is_refused_when_the_model_loads(run):
+    features = read_json(run/'model.json')['features']
+    forge(run, features=[*features[:-1], '\x00'])
+    refused(EmotionModel, run, r"model.json: the model takes '\x00', which cannot be computed from sound")
 
 
 # model.json
