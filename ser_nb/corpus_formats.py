@@ -15,20 +15,32 @@ import pandas as pd
 from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, read_clips, write_clips
 from .corpus_adapters import (
     clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise)
-from .files import replacing
+from .files import check_json, replacing
 from .name_patterns import check_reading, read_mapping
 
 # %% ../nbs/library/Corpus_Formats.ipynb #0568df92
-def _read_audformat_table(folder, name):
-    "One table of a database, all of it text"
+def _read_audformat_table(folder, name, needed):
+    "One table of a database, all of it text, with the columns that are needed"
     for suffix, read in (('csv', pd.read_csv), ('parquet', pd.read_parquet)):
         path = Path(folder)/f'db.{name}.{suffix}'
         if path.is_file():
             table = read(path, dtype=str, keep_default_na=False) if suffix == 'csv' else read(path).reset_index()
+            missing = [c for c in needed if c not in table]
+            if missing:
+                raise ValueError(f'{path}: column {missing[0]!r} is missing (columns: {", ".join(map(str, table))})')
             return table.drop(columns='index', errors='ignore')
     raise ValueError(
         f'{folder}: table {name!r} of db.yaml has no file db.{name}.csv or .parquet (pickled tables are not read)'
     )
+
+_DESCRIBED = dict(type=['object', 'null'], additionalProperties=dict(type=['object', 'null']))
+_TABLE = dict(type='object', required=['columns'], properties=dict(columns=_DESCRIBED, type=dict(type='string')))
+_HEADER = dict(
+    type='object', required=['tables'],
+    properties=dict(
+        name=dict(type=['string', 'number', 'null']), schemes=_DESCRIBED,
+        languages=dict(type=['array', 'null'], items=dict(type='string')),
+        tables=dict(type='object', minProperties=1, additionalProperties=_TABLE)))
 
 def _header(folder):
     "What db.yaml says"
@@ -38,10 +50,9 @@ def _header(folder):
         header = yaml.safe_load(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: there is no such file; an audformat database has one') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
         raise ValueError(f'{path}: not YAML ({str(e).splitlines()[0]})') from None
-    if not isinstance(header, dict) or not header.get('tables'):
-        raise ValueError(f'{path}: no tables')
+    check_json(header, _HEADER, path)
     return header
 
 def _seconds(values):
@@ -52,9 +63,9 @@ def _seconds(values):
 def _speaker_facts(folder, header, table, fields):
     "Columns that a scheme keeps in a table or a map of its own, for instance the gender of a speaker"
     for column in fields:
-        labels = header.get('schemes', {}).get(column, {}).get('labels')
+        labels = ((header.get('schemes') or {}).get(column) or {}).get('labels')
         if isinstance(labels, str):
-            facts = _read_audformat_table(folder, labels).astype(str).set_index(column)
+            facts = _read_audformat_table(folder, labels, [column]).astype(str).set_index(column)
         elif isinstance(labels, dict) and all(isinstance(v, dict) for v in labels.values()):
             facts = pd.DataFrame(labels, dtype=object).T
         else:
@@ -76,11 +87,13 @@ def read_audformat(folder:str|Path, # a folder with db.yaml
         raise ValueError(
             f'{folder}: {"table " + repr(table) if table else "no table"} with the column {emotion!r} (with it:'
             f' {", ".join(having) or "none"})')
-    rows = _read_audformat_table(folder, name)
+    segmented = header['tables'][name].get('type') == 'segmented'
+    index = ['file', 'start', 'end'] if segmented else ['file']
+    rows = _read_audformat_table(folder, name, [*index, emotion])
     rows = _speaker_facts(folder, header, rows, list(header['tables'][name]['columns']))
     found = rows.rename(columns={emotion: 'emotion', speaker: 'speaker'}).assign(
         path=[os.path.join(folder, f) for f in rows.file])
-    if header['tables'][name].get('type') == 'segmented':
+    if segmented:
         found = found.assign(
             start_s=_seconds(found.start.astype(str)), end_s=_seconds(found.end.astype(str).replace('NaT', ''))
         )
@@ -89,7 +102,7 @@ def read_audformat(folder:str|Path, # a folder with db.yaml
     found['gender'] = read_gender(found.gender.fillna('')) if 'gender' in found else ''
     found['speaker'] = found['speaker'] if 'speaker' in found else ''
     return complete_clips(
-        found.assign(corpus=header.get('name', '')).drop(columns=['file', 'start', 'end'], errors='ignore'))
+        found.assign(corpus=str(header.get('name') or '')).drop(columns=['file', 'start', 'end'], errors='ignore'))
 
 # %% ../nbs/library/Corpus_Formats.ipynb #9b3ec548
 _TEXT_COLUMNS = ('speaker', 'gender', 'emotion', 'intensity', 'statement', 'repetition', 'language')
@@ -166,18 +179,23 @@ def write_audiofolder(clips:pd.DataFrame, # a clip table
         clips[used].assign(file_name=names)[['file_name', *used]].to_csv(part, index=False, lineterminator='\n')
 
 # %% ../nbs/library/Corpus_Formats.ipynb #39236534
+def _json_line(line):
+    "A line, an object with 'wav' and 'emo'"
+    row = json.loads(line)
+    found = dict(wav=row['wav'], emo=str(row['emo']), dataset=row.get('dataset', ''), duration_s=row.get('length'))
+    for key, kinds in dict(wav=str, dataset=str, duration_s=(int, float, type(None))).items():
+        if not isinstance(found[key], kinds):
+            raise TypeError(f'{key}: {str(found[key])[:50]!r}')
+    return found
+
 def _json_lines(path):
-    "The lines of a file, each an object with 'wav' and 'emo'"
+    "The lines of a file"
     rows = []
     for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
         if line.strip():
             try:
-                row = json.loads(line)
-                rows.append(
-                    dict(
-                        wav=row['wav'], emo=str(row['emo']), dataset=row.get('dataset', ''),
-                        duration_s=row.get('length')))
-            except (ValueError, KeyError, TypeError) as e:
+                rows.append(_json_line(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 raise ValueError(
                     f"{path}, line {number}: not a line of EmoBox, which has 'wav' and 'emo' ({e})"
                 ) from None

@@ -15,7 +15,7 @@ import numpy as np
 from .audio import SOUND_SUFFIXES, SR, SoundWarning, temporary_sound
 from .corpora import find_files, order_labels, split_label
 from .files import deprecated_names, fingerprint
-from .functionals import FEATURES, feature_vector
+from .functionals import FEATURES, feature_matrix, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
 from .out_of_domain import domain_distance, domain_of
 from .run_folder import progress
@@ -194,9 +194,10 @@ class EmotionModel:
         self.emotions = list(_groups(tuple(self.labels))[0])
         self.takes_encoder = not set(ENCODER_FEATURES).isdisjoint(self.columns)
         try:
+            feature_matrix([], self.columns) # of no sound: every name is one that can be computed
             self.domain = domain_of(self.about)
         except ValueError as e:
-            raise ValueError(f"{self.run/'model.json'}: domain: {e}") from None
+            raise ValueError(f"{self.run/'model.json'}: {e}") from None
 
     @classmethod
     def load(cls,

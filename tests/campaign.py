@@ -918,6 +918,72 @@ def tuned_parameters(kind, rng, folder, n):
         yield refused(lambda: read_parameters(path), path.name)
 
 
+def streams(kind, rng, folder, n):
+    "Raw samples as they come from a pipe: any numbers, in any pieces"
+    import numpy as np
+
+    from ser_nb.streaming import pcm_blocks, stream_predictions
+    from ser_nb.windowing import Windowing
+    odd = [float(v) for v in ('nan', 'inf', '-inf', '1e38', '-1e38', '1e-45', '0')]
+    for _ in range(n):
+        samples = np.float32([rng.uniform(-1, 1) for _ in range(100)] * rng.choice((0, 1, 90, 300)))
+        samples *= np.float32(10.) ** rng.choice((0, 0, -9, -38, 9))
+        for at in rng.sample(range(len(samples)), min(len(samples), rng.choice((0, 0, 1, 50)))):
+            samples[at] = rng.choice(odd)
+        data = samples.tobytes() + rng.choice((b'', b'', rng.randbytes(rng.randrange(9))))
+        pipe = io.BytesIO(mutated(data, rng) if rng.random() < .3 else data)
+        piece, channels = rng.choice((7, 512, 9999)), rng.choice((1, 1, 2, 64))
+        def answers():
+            blocks = pcm_blocks(lambda most: pipe.read(min(piece, most)), kind, channels)
+            for row, _ in stream_predictions(loaded(), blocks, rng.choice((8000, 16000, 48000)), Windowing(1., .5)):
+                assert all(np.isfinite(row[e]).all() for e in loaded().emotions) or row['reason'][0], row
+        yield refused(answers)
+
+
+WORDS = ('happy', 'joy', 'sad', '', 'rabbia', '\x00', '=1', '../x', '\x1b[2J', 'n' * 300, '٣')
+
+
+def corpora(kind, rng, folder, n):
+    "Tables and databases in the formats of others, and patterns of names, by `ser-nb corpus`"
+    import pandas as pd
+    good = '{speaker}_{emotion}_{take}.wav'
+    pieces = ['{speaker}', '{emotion}', '{take}', '{', '}', '_', '/', '.wav', '(', '*', '{emotion}', '{x y}', '\\']
+    for i in range(n):
+        root = folder/f'corpus{i}'
+        (root/'wav').mkdir(parents=True)
+        stems = [f's{k % 3}_{rng.choice(("happy", "sad", "fear"))}_{k}' for k in range(6)]
+        for stem in stems: (root/'wav'/f'{stem}.wav').write_bytes(sounds()['wav'])
+        words = [rng.choice(WORDS) if rng.random() < .2 else s.split('_')[1] for s in stems]
+        files = [f'wav/{s}.wav' if rng.random() < .95 else rng.choice(('/dev/zero', '..', '', 'x')) for s in stems]
+        rows = pd.DataFrame(dict(file=files, emotion=words, speaker=[s[:2] for s in stems]))
+        args = [root]
+        if kind == 'audformat':
+            header = dict(name='x', schemes=dict(emotion=dict(dtype='str')), tables=dict(
+                files=dict(type='filewise', columns=dict(emotion=dict(scheme_id='emotion')))))
+            (root/'db.yaml').write_bytes(json_text(header, rng))
+            (root/'db.files.csv').write_bytes(csv_bytes(rows, rng))
+        elif kind == 'audiofolder':
+            (root/'metadata.csv').write_bytes(csv_bytes(rows.rename(columns=dict(file='file_name')), rng))
+        elif kind == 'emobox':
+            told = [dict(wav=f, emo=w, dataset=rng.choice(('x', 'emodb')), length=1.) for f, w in zip(files, words)]
+            lines = [json_text(line, rng) if rng.random() < .1 else json.dumps(line).encode() for line in told]
+            args = [root/'fold_train_1.jsonl']
+            args[0].write_bytes(b'\n'.join(lines))
+        elif kind == 'table':
+            args = [root/'clips.csv']
+            args[0].write_bytes(csv_bytes(rows.rename(columns=dict(file='path')), rng))
+        elif kind == 'pattern':
+            args += ['--pattern', rng.choice((good, ''.join(rng.choices(pieces, k=rng.randrange(1, 8)))))]
+        else:
+            good_map = '{ happy = "joy", sad = "sad", fear = "fearful" }'
+            emotion = rng.choice((good_map, good_map, '{ from = 1 }', '3', '"happy"', '{}'))
+            pattern = rng.choice((good[:-4], *WORDS, '{speaker', '{emotion:[}_{x}', '(' * 200 + '{emotion}'))
+            own = f'[x]\npattern = {json.dumps(pattern)}\nemotion = {emotion}\nlanguage = "en"\n'.encode()
+            (root/'own.toml').write_bytes(mutated(own, rng) if rng.random() < .5 else own)
+            args += ['--adapters', root/'own.toml']
+        yield said_no(['corpus', *args], '')
+
+
 Door = namedtuple('Door', 'function kinds each short long') # inputs: of a batch, of the short and of the long form
 DOORS = {
     'predict': Door(predict, list(FORMATS), 20, 60, 4200),
@@ -935,6 +1001,9 @@ DOORS = {
     'hostile_runs': Door(hostile_runs, ['files', 'graphs', 'h5'], 4, 12, 300),
     'keras_files': Door(keras_files, ['model.h5'], 3, 0, 30),
     'run_folders': Door(run_folders, ['metrics', 'baselines', 'ladder'], 10, 30, 900),
+    'streams': Door(streams, ['s16le', 's32le', 'f32le'], 10, 30, 600),
+    'corpora': Door(
+        corpora, ['audformat', 'audiofolder', 'emobox', 'table', 'pattern', 'adapters'], 5, 30, 900),
     'tuned_parameters': Door(tuned_parameters, ['json'], 20, 20, 300)}
 
 

@@ -1,7 +1,10 @@
 "Nothing that comes from outside becomes code, a command, or a file where it has no business"
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +15,7 @@ from conftest import ROOT
 
 from ser_nb.combining_datasets import scan, unpack
 from ser_nb.corpora import find_files
+from ser_nb.files import fingerprint
 
 pytestmark = pytest.mark.jobs
 
@@ -47,6 +51,22 @@ def test_every_locked_package_has_its_hashes_and_no_address():
         names = re.findall(r'^([a-z0-9][\w.\-\[\]]*)==', text, re.M)
         assert len(names) > 50 and '://' not in text and not re.search(r'^-', text, re.M)
         assert all('--hash=sha256:' in entry for entry in re.split(r'\n(?=[a-z0-9])', text) if '==' in entry)
+
+
+def test_the_first_download_of_the_set_up_is_checked_against_its_hash(tmp_path):
+    wheel, lock, venv = tmp_path/'uv-0.0.1-py3-none-any.whl', tmp_path/'lock.txt', tmp_path/'venv'
+    with zipfile.ZipFile(wheel, 'w') as z:
+        z.writestr('uv-0.0.1.dist-info/METADATA', 'Metadata-Version: 2.1\nName: uv\nVersion: 0.0.1\n')
+        z.writestr('uv-0.0.1.dist-info/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+        z.writestr('uv-0.0.1.dist-info/RECORD', '')
+    call = ['make', 'setup', f'VENV={venv}', f'LOCK={lock}', f'PYTHON={sys.executable}']
+    local = os.environ | dict(PIP_NO_INDEX='1', PIP_FIND_LINKS=str(tmp_path), PIP_CONFIG_FILE=os.devnull)
+    for sha in ('0' * 64, fingerprint(wheel)):
+        lock.write_text(f'uv==0.0.1 \\\n    --hash=sha256:{sha}\nwheel==1 --hash=sha256:0\n')
+        done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env=local)
+        installed = list(venv.glob('lib/*/site-packages/uv-0.0.1.dist-info'))
+        assert done.returncode and not (venv/'.ready').exists()  # this uv is empty: nothing follows it
+        assert bool(installed) == (sha != '0' * 64) == ('DO NOT MATCH THE HASHES' not in done.stderr), done.stderr
 
 
 def test_an_archive_that_says_it_is_smaller_than_it_is_writes_no_more_than_it_said(tmp_path):
