@@ -22,7 +22,8 @@ if TYPE_CHECKING: # reference_statistics and adapt_groups alone take a table
 
 # %% auto #0
 __all__ = ['K', 'statistics_of', 'reference_statistics', 'reference_as_text', 'reference_of', 'shrunk', 'adapt', 'adapt_groups',
-           'adapted_model', 'speakers_folder', 'speaker_file', 'enrolled', 'save_speaker', 'load_speaker']
+           'adapted_model', 'self_adapted_model', 'speakers_folder', 'speaker_file', 'enrolled', 'save_speaker',
+           'load_speaker']
 
 # %% ../nbs/library/Adaptation.ipynb #ab10d06a
 def _levelled(X, columns):
@@ -115,19 +116,40 @@ def adapt_groups(table:pd.DataFrame, # features of clips
     return table.assign(**dict(zip(columns, adapted.T)))
 
 # %% ../nbs/library/Adaptation.ipynb #ada0a001
+def _required_reference(model):
+    "The reference of a model, or a `ValueError`"
+    reference = reference_of(model.about)
+    if reference is None:
+        raise ValueError(f'{model.run}: the model holds no reference of its training speakers, so it cannot be '
+                         'adapted; ser-nb run model trains one that does')
+    return reference
+
 def adapted_model(model, # an EmotionModel
                   statistics:dict, # of statistics_of, for the model's columns
                   k:float=K # clips that the reference counts for
                  ): # an EmotionModel
     "A copy of a model that adapts features first; a `ValueError` where the model holds no reference"
-    reference = reference_of(model.about)
-    if reference is None:
-        raise ValueError(f'{model.run}: the model holds no reference of its training speakers, so it cannot be '
-                         'adapted; ser-nb run model trains one that does')
+    reference = _required_reference(model)
     def predict_features(X, limits=None):
         return model.predict_features(adapt(X, model.columns, statistics, reference, k) if len(X) else X, limits)
     adapted = copy(model)
     adapted.predict_features = predict_features
+    return adapted
+
+def self_adapted_model(model, # an EmotionModel
+                       k:float=K # windows that the reference counts for
+                      ): # an EmotionModel
+    """A copy of a model that adapts each recording by the statistics of its own windows.
+
+    For a recording of one voice; a single window stays as it is. A `ValueError` where the model holds no reference.
+    """
+    reference = _required_reference(model)
+    def adapt_windows(X):
+        if len(X) < 2:
+            return X
+        return adapt(X, model.columns, statistics_of(X, model.columns), reference, k)
+    adapted = copy(model)
+    adapted.adapt_windows = adapt_windows
     return adapted
 
 # %% ../nbs/library/Adaptation.ipynb #ccf5b963

@@ -61,20 +61,28 @@ _window = click.option('--window', default=3., show_default=True, metavar='S', h
 _hop = click.option('--hop', default=1.5, show_default=True, metavar='S', help='From one window to the next.')
 _models = click.Choice(('encoder', 'functionals'))
 
-def _segment_text(model, row, windows, name, kind):
-    "The segments of a recording in a format of another tool"
+def _segments(model, row, windows):
+    "The segments of a recording"
     from ser_nb.prediction import as_table
-    from ser_nb.timeline import EXPORTS, segments
+    from ser_nb.timeline import segments
     threshold = (model.about['abstention'] or {}).get('threshold', 0)
-    return EXPORTS[kind](segments(as_table(windows), row['end_s'][0], threshold), name)
+    return segments(as_table(windows), row['end_s'][0], threshold)
 
 def _show_prediction(model, name, row, windows, form, kind, timeline, first):
     "Print the prediction of a file"
-    from ser_nb.prediction import as_rows
+    from ser_nb.prediction import as_rows, with_silence
     if kind:
-        return click.echo(_segment_text(model, row, windows, name, kind), nl=False)
-    rows = as_rows(windows) if timeline else []
-    _show_rows(name, rows or as_rows(row), form, timeline, first)
+        from ser_nb.timeline import EXPORTS
+        return click.echo(EXPORTS[kind](_segments(model, row, windows), name), nl=False)
+    rows = as_rows(with_silence(windows, row['end_s'][0]) if timeline and len(windows['start_s']) else row)
+    _show_rows(name, rows, form, timeline, first)
+
+def _show_summary(model, row, windows):
+    "What a long recording is made of, below its row"
+    from ser_nb.timeline import summarise_segments
+    unpredicted, n = int((windows['answer'] == '').sum()), len(windows['start_s'])
+    click.echo(f"  of {row['end_s'][0]:.0f} s: {summarise_segments(_segments(model, row, windows))}\n"
+               f'  {n} windows, {unpredicted} of them without a prediction: --timeline shows each')
 
 def _predict_all(model, sources, form, kind, timeline, plot, cut):
     "Print the prediction of every file; how many failed"
@@ -97,7 +105,7 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
             _save_timeline(plot, name, as_table(windows), row['end_s'][0])
         first = False
         if not (form or kind or timeline or plot) and len(windows['start_s']) > 1:
-            click.echo(f"{len(windows['start_s'])} windows: --timeline shows each", err=True)
+            _show_summary(model, row, windows)
     if n_failed and len(sources) > 1:
         click.echo(f'{n_failed:,} of {len(sources):,} files were skipped', err=True)
     sys.stdout.flush()
@@ -117,8 +125,9 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
               help='Segments that cover a recording, in a format of other tools.')
 @click.option('--plot', metavar='DIR', help='Save the timeline of each file as a picture into DIR.')
 @click.option('--speaker', default='', metavar='NAME', help='An enrolled speaker, see ser-nb enrol.')
-@click.option('--adapt', 'corpus', default='', metavar='FOLDER',
-              help='Adapt to the sounds in a folder: same microphone, room and language; no labels.')
+@click.option('--adapt', 'corpus', default='', metavar='FOLDER|self',
+              help='Adapt to the sounds in a folder: same microphone, room and language; no labels. '
+                   'self: each recording by its own windows, where it is of one voice in several moods.')
 @click.option('--turns', default='', metavar='RTTM',
               help="Who spoke when: a row a turn, each speaker by their own statistics.")
 @click.option('--out', default='', metavar='FILE', help='Write one table: .parquet, .csv or .jsonl; for many files.')

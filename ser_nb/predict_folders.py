@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import fingerprint, read_json, replacing, write_json
-from .prediction import as_dict, as_rows, predict_sources
+from .prediction import as_dict, as_rows, predict_sources, with_silence
 from .prediction_lines import csv_lines
 from .run_folder import lock_run
 from .windowing import Windowing
@@ -65,7 +65,8 @@ def file_rows(columns:list, # of row_columns
         failed = {c: '' if c in _TEXT else np.nan for c in columns}
         return [failed | dict(reason='failed', note=str(row))]
     note = '; '.join(notes)
-    return [r | dict(note=note) for r in (timeline and as_rows(windows)) or as_rows(row)]
+    covered = with_silence(windows, row['end_s'][0]) if timeline and len(windows['start_s']) else row
+    return [r | dict(note=note) for r in as_rows(covered)]
 
 # %% ../nbs/library/Predict_Folders.ipynb #931956f6
 def _csv_part(rows, columns, file):

@@ -65,11 +65,11 @@ def chosen_windowing(window:float, # s
 
 # %% ../nbs/library/Predict_Inputs.ipynb #adfb4a36
 def check_adaptation(speaker:str, # --speaker
-                     corpus:str): # --adapt
+                     corpus:str): # --adapt: a folder, or 'self'
     "A `click.UsageError` for a speaker who is not enrolled, or a folder that is not there"
     if speaker and corpus:
         raise click.UsageError('--speaker and --adapt: give one of them')
-    if corpus and not os.path.isdir(corpus):
+    if corpus and corpus != 'self' and not os.path.isdir(corpus):
         raise click.UsageError(f'--adapt: {printable(corpus)}: there is no such folder')
     if speaker:
         from ser_nb.adaptation import enrolled, speaker_file
@@ -106,13 +106,15 @@ def source_statistics(model, # an EmotionModel
 # %% ../nbs/library/Predict_Inputs.ipynb #28f2b94b
 def adapted_to(model, # an EmotionModel
                speaker:str, # --speaker; '' = none
-               corpus:str # --adapt; '' = none
+               corpus:str # --adapt: a folder, or 'self'; '' = none
               ): # an EmotionModel
     "A model that adapts to a speaker or a corpus; as it is where neither is given"
     if not speaker and not corpus:
         return model
-    from ser_nb.adaptation import adapted_model, load_speaker, reference_of
+    from ser_nb.adaptation import adapted_model, load_speaker, reference_of, self_adapted_model
     try:
+        if corpus == 'self':
+            return self_adapted_model(model)
         if reference_of(model.about) is None:
             adapted_model(model, {}) # says why not, before any sound is read
         if speaker:

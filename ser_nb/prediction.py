@@ -30,8 +30,9 @@ if TYPE_CHECKING: # one clip is predicted without it
 # %% auto #0
 __all__ = ['PRETRAINED', 'light_network', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES', 'ANSWER', 'heard', 'answers',
            'about_model', 'signal_features', 'fill_top', 'as_file', 'sentence', 'pretrained', 'emotion_columns',
-           'as_table', 'as_rows', 'decode_predictions', 'EmotionModel', 'predict_sources', 'predict_files',
-           'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model']
+           'as_table', 'as_rows', 'decode_predictions', 'with_silence', 'EmotionModel', 'predict_sources',
+           'predict_files', 'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths',
+           'describe_model']
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 PRETRAINED = ('encoder', 'functionals') # models of the package, the more accurate one first
@@ -145,7 +146,8 @@ def _window_columns(model, found):
     "The columns of every window of several files, and the file's place of each"
     at = np.repeat(np.arange(len(found)), np.array([len(f[1]) for f in found], int))
     starts, ends, limits = (np.concatenate([[], *(f[i] for f in found)]) for i in (1, 2, 4))
-    X = np.concatenate([np.empty((0, len(model.columns)), np.float32), *(f[3] for f in found)])
+    own = [f[3] if model.adapt_windows is None else model.adapt_windows(f[3]) for f in found]
+    X = np.concatenate([np.empty((0, len(model.columns)), np.float32), *own])
     return dict(start_s=starts, end_s=ends) | model.predict_features(X, limits), at
 
 # %% ../nbs/Prediction.ipynb #d0f00004
@@ -178,6 +180,23 @@ def _file_columns(model, found, windows, at):
             files[name][silent] = value
     return files
 
+# %% ../nbs/Prediction.ipynb #3a3a92f5
+def with_silence(windows:dict, # columns of a recording's windows, in order of time
+                 seconds:float # length of the recording
+                ) -> dict: # the same columns with rows for what no window covers: reason 'silence', no numbers
+    "The windows of a recording and its silent stretches, in order of time"
+    starts, ends = (np.asarray(windows[name], float) for name in ('start_s', 'end_s'))
+    covered = np.maximum.accumulate([0., *ends])
+    gaps = [(a, b) for a, b in zip(covered, [*starts, float(seconds)]) if b - a > 1e-3]
+    if not gaps:
+        return windows
+    order = np.argsort(np.concatenate([starts, [a for a, _ in gaps]]), kind='stable')
+    silent = dict(_SILENT, start_s=[a for a, _ in gaps], end_s=[b for _, b in gaps])
+    def joined(name, values):
+        rows = np.full(len(gaps), silent.get(name, np.nan), object) if name in _SILENT else silent.get(name, np.nan)
+        return np.concatenate([values, np.broadcast_to(rows, len(gaps))])[order]
+    return {name: joined(name, values) for name, values in windows.items()}
+
 # %% ../nbs/Prediction.ipynb #b7677f59
 class EmotionModel:
     """A trained model that predicts emotions from sound; several threads may use it at the same time.
@@ -186,6 +205,8 @@ class EmotionModel:
     Raises: ValueError in one line where it is damaged.
     Example: `EmotionModel.load().predict('clip.wav')[['answer', 'confidence']]`
     """
+    adapt_windows = None # function of the (n, n_columns) features of a recording's windows; see self_adapted_model
+
     def __init__(self, run:str|Path):
         files = read_model_files(run)
         self.run, self.about = Path(run), files[0]

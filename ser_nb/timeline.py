@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPORTS', 'plot_timeline', 'segments', 'to_audacity', 'to_rttm', 'to_webvtt', 'to_csv', 'to_json_lines',
-           'to_audformat']
+           'to_audformat', 'summarise_segments']
 
 # %% ../nbs/library/Timeline.ipynb #d1000003
 import json
@@ -89,16 +89,22 @@ def to_audacity(table:pd.DataFrame, # of segments
     "A label track of Audacity"
     return ''.join(f"{r['start_s']:.6f}\t{r['end_s']:.6f}\t{_label(r)}\n" for r in table.to_dict('records'))
 
+def _rttm_line(name, row):
+    "A segment as a line of RTTM"
+    kind, what, score = 'SPEAKER', row['answer'], f"{row['confidence']:.3f}"
+    if not row['answer']:
+        kind, score = 'NON-SPEECH' if row['reason'] == 'silence' else 'NOSCORE', '<NA>'
+        what = row['reason'].replace(' ', '_')
+    stype = 'other' if kind == 'NON-SPEECH' else '<NA>'
+    length = row['end_s'] - row['start_s']
+    return f"{kind} {name} 1 {row['start_s']:.3f} {length:.3f} <NA> {stype} {what} {score} <NA>\n"
+
 def to_rttm(table:pd.DataFrame, # of segments
             file:str='recording' # a name; spaces become _
-           ) -> str: # one line a predicted segment
-    "Rich Transcription Time Marked: the emotion in the speaker's place; only predicted segments have a line"
+           ) -> str: # one line a segment
+    "Rich Transcription Time Marked: SPEAKER with the emotion as the name, NON-SPEECH for silence, NOSCORE for the rest"
     name = '_'.join(str(file).split()) or 'recording'
-    return ''.join(
-        f"SPEAKER {name} 1 {r['start_s']:.3f} {r['end_s'] - r['start_s']:.3f} <NA> <NA> {r['answer']}"
-        f" {r['confidence']:.3f} <NA>\n"
-        for r in table.to_dict('records')
-        if r['answer'])
+    return ''.join(_rttm_line(name, row) for row in table.to_dict('records'))
 
 def _clock(seconds):
     ms = round(seconds * 1000)
@@ -107,9 +113,9 @@ def _clock(seconds):
 def to_webvtt(table:pd.DataFrame, # of segments
               file:str='' # not written
              ) -> str: # subtitles for a web page or a player
-    "WebVTT: a cue a predicted segment"
-    cues = [f"{_clock(r['start_s'])} --> {_clock(r['end_s'])}\n{r['answer']} ({r['confidence']:.0%})\n"
-            for r in table.to_dict('records') if r['answer']]
+    "WebVTT: a cue a segment; in brackets the reason why there is no prediction"
+    def text(r): return f"{r['answer']} ({r['confidence']:.0%})" if r['answer'] else _label(r)
+    cues = [f"{_clock(r['start_s'])} --> {_clock(r['end_s'])}\n{text(r)}\n" for r in table.to_dict('records')]
     return '\n'.join(['WEBVTT\n', *cues])
 
 # %% ../nbs/library/Timeline.ipynb #d1000010
@@ -145,3 +151,14 @@ def _days(t): return f'{t.days} days {_clock(t.seconds + t.microseconds / 1e6)}0
 
 EXPORTS = {'csv': to_csv, 'json': to_json_lines, 'audformat': to_audformat, 'rttm': to_rttm, 'audacity': to_audacity,
            'webvtt': to_webvtt} # name -> function of segments and the file's name
+
+# %% ../nbs/library/Timeline.ipynb #3d8a6212
+def summarise_segments(table:pd.DataFrame # of segments
+                      ) -> str: # a line
+    "Share of time of each emotion and of each reason for none, the largest first, emotions before reasons"
+    lengths = table.end_s - table.start_s
+    def shares(names):
+        share = lengths.groupby(names).sum().sort_values(ascending=False, kind='stable') / lengths.sum()
+        return [f'{name} {value:.0%}' for name, value in share.items() if name]
+    emotions, reasons = shares(table.answer), shares(table.reason)
+    return f"{', '.join(emotions) or 'no prediction'}" + (f"; {', '.join(reasons)}" if reasons else '')

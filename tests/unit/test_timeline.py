@@ -1,10 +1,15 @@
 "Segments and exports: what another tool reads is what the model predicted"
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
+from click.testing import CliRunner
 
+from ser_nb.audio import SR
+from ser_nb.command_line import main
 from ser_nb.timeline import EXPORTS, segments
 
 pytestmark = pytest.mark.unit
@@ -50,7 +55,7 @@ def test_a_threshold_turns_unsure_segments_into_rows_with_that_reason(windows):
 def test_every_export_ends_its_lines_and_takes_a_recording_without_sound(windows, kind):
     for some in (windows, windows.iloc[:0]):
         text = EXPORTS[kind](segments(some, 70.), 'my talk.wav')
-        assert text.endswith('\n') or (kind == 'rttm' and not text)
+        assert text.endswith('\n')
 
 
 def test_json_lines_hold_no_nan(windows):
@@ -58,3 +63,62 @@ def test_json_lines_hold_no_nan(windows):
         json.loads(line, parse_constant=pytest.fail)
         for line in EXPORTS['json'](segments(windows, 70.0), 'a').splitlines()]
     assert any(r['angry'] is None for r in rows)
+
+
+@pytest.fixture(scope='module')
+def talk(tmp_path_factory):
+    "A voice of a machine for 9 s, silence until 24 s, the voice until 33 s"
+    t = np.arange(9 * SR) / SR
+    pitch = np.cumsum(140 + 30 * np.sin(2 * np.pi * .7 * t)) / SR
+    voice = sum(np.sin(2 * np.pi * k * pitch) / k for k in range(1, 20)) * (.55 + .45 * np.sin(2 * np.pi * 4 * t))
+    voice = .1 * voice + .01 * np.random.default_rng(0).normal(size=len(t))
+    path = tmp_path_factory.mktemp('talk')/'talk.wav'
+    sf.write(path, np.concatenate([voice, np.zeros(15 * SR), voice]), SR)
+    return path
+
+
+def predicted(*args):
+    found = CliRunner().invoke(main, ['predict', *map(str, args), '--model', 'functionals'], prog_name='ser-nb')
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+@pytest.mark.parametrize('kind', EXPORTS)
+def test_silent_and_rejected_stretches_are_in_every_export_with_their_reason(talk, kind):
+    text = predicted(talk, '--format', kind)
+    assert 'silence' in text and ('out of domain' in text or 'out_of_domain' in text)
+
+
+def test_a_timeline_of_windows_covers_the_recording_its_silence_included(talk, tmp_path):
+    rows = [json.loads(line) for line in predicted(talk, '--timeline', '--json').splitlines()]
+    silent, = [row for row in rows if row['reason'] == 'silence']
+    assert silent['start_s'] > 8 and silent['end_s'] < 25 and silent['confidence'] is None
+    assert all(a['end_s'] >= b['start_s'] for a, b in zip(rows, rows[1:])) and rows[-1]['end_s'] == 33
+    table = pd.read_csv(io.StringIO(predicted(talk, '--timeline', '--csv')))
+    assert (table.reason == 'silence').sum() == 1 and len(table) == len(rows)
+    assert 'silence' in predicted(talk, '--timeline')
+    predicted(talk, '--timeline', '--out', tmp_path/'a.jsonl')
+    written = [json.loads(line) for line in (tmp_path/'a.jsonl').read_text().splitlines()]
+    assert [row | dict(note=None) for row in rows] == written
+
+
+def test_a_long_recording_is_summarised_and_the_timeline_mentioned(talk):
+    row, shares, hint = predicted(talk).splitlines()
+    assert 'of 33 s:' in shares and 'silence' in shares and '--timeline shows each' in hint
+    assert len(predicted(talk, '--json').splitlines()) == 1
+
+
+def test_a_recording_is_adapted_to_its_own_windows(talk, monkeypatch):
+    from ser_nb.prediction import EmotionModel
+    plain, own = (json.loads(predicted(talk, '--json', *more)) for more in ((), ('--adapt', 'self')))
+    assert own['distance'] < plain['distance'] and own['emotions'] != plain['emotions']
+    model = EmotionModel.load(model='functionals')
+    assert model.adapt_windows is None
+    monkeypatch.setattr(EmotionModel, 'load', lambda *a: without_reference(model))
+    refused = CliRunner().invoke(main, ['predict', str(talk), '--adapt', 'self'], prog_name='ser-nb')
+    assert refused.exit_code == 2 and 'holds no reference' in refused.output
+
+
+def without_reference(model):
+    model.about = model.about | dict(reference=None)
+    return model
