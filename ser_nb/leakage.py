@@ -112,6 +112,7 @@ def _clip_keys(rows, identity):
 def _name_of(file): return clip_identity(file)[0]
 
 # %% ../nbs/library/Leakage.ipynb #bea01a25
+@lru_cache(2**16)
 def _contradicts_name(row):
     "Whether a row says something else than the published name of its file"
     file, *own = row
@@ -122,7 +123,7 @@ def _contradicts_name(row):
     return [clip[c] for c in _NAMED] != own
 
 def _contradictions(table):
-    rows = table[['file', *_NAMED]].itertuples(index=False)
+    rows = table[['file', *_NAMED]].itertuples(index=False, name=None)
     return np.array([_contradicts_name(row) for row in rows], bool)
 
 def _is_standardised(values):

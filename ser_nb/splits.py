@@ -73,7 +73,7 @@ def feature_columns(rows:pd.DataFrame # clips
                    ) -> list: # names of numeric columns that do not describe the clip itself
     "The columns of features in a table"
     about = {*META_COLUMNS, 'path', 'fold', 'start_s', 'end_s', 'sample_rate', 'channels', 'duration_s'}
-    return [c for c in rows if c not in about and pd.api.types.is_numeric_dtype(rows[c])]
+    return [c for c, kind in rows.dtypes.items() if c not in about and pd.api.types.is_numeric_dtype(kind)]
 
 def nearest_neighbour(train:pd.DataFrame, # rows to compare with
                       test:pd.DataFrame, # rows to label
@@ -211,7 +211,7 @@ def normalised_by(rows:pd.DataFrame, # clips
     values = rows[columns].astype(np.float32)
     by = values.groupby(groups)
     scaled = (values - by.transform('mean')) / by.transform('std', ddof=0).clip(lower=1e-6)
-    return rows.assign(**scaled)
+    return pd.concat([rows.drop(columns=columns), scaled], axis=1)[rows.columns]
 
 def normalised_by_speaker(rows:pd.DataFrame # clips
                          ) -> pd.DataFrame: # the same rows
