@@ -309,7 +309,8 @@ def read_feature_file(path:str|Path, # a feature CSV, or a folder of Parquet par
     meta = {c: table[c].fillna('').astype(str) if c in table else '' for c in names}
     meta = pd.DataFrame(meta, index=table.index)
     columns = feature_columns(table)[len(names):]
-    text = [c for c, kind in table.dtypes[columns].items() if kind.kind not in 'fiu'] # something in them is not a number
+    kinds = table.dtypes[columns]
+    text = [c for c in columns if kinds[c].kind not in 'fiu'] # something in them is not a number
     table[text] = table[text].apply(pd.to_numeric, errors='coerce')
     with np.errstate(over='ignore'): values = table[columns].to_numpy(np.float32) # too large becomes infinite
     table = pd.concat([meta, pd.DataFrame(values, columns=columns)], axis=1)
