@@ -276,6 +276,13 @@ def _merged(old, new):
     return kept + list(fresh.values())
 
 # %% ../nbs/library/Run_Folder.ipynb #440594cf
+def _merged_reasons(old, new, scores):
+    "What the run worked on; `not_measured` of earlier jobs stays where the protocol has no score by now"
+    reasons = [d['not_measured'] for d in (old, new) if isinstance(d.get('not_measured'), dict)]
+    measured = {row['protocol'] for row in scores}
+    merged = {k: v for each in reasons for k, v in each.items() if k not in measured}
+    return new | dict(not_measured=merged) if reasons else new
+
 def _merged_audit(old, new):
     "The findings of a split in the place of earlier ones; those of a corpus (..._gives_emotion) stay"
     if new is None:
@@ -302,9 +309,10 @@ def record(folder:str|Path, # the run folder
     jobs = [j for j in old.get('job', '').split() if j != job] + [job]
     hashes = {f: fingerprint(Path(folder)/f) for f in files}
     new = dict(schema=2, job=' '.join(jobs), parameters={job: parameters}, versions=versions(),
-               machine=machine(), data=data or {}, timings={job: timings or {}}, files=hashes)
+               machine=machine(), data=data or {}, timings={job: timings or {}}, files=hashes,
+               scores=_merged(old.get('scores', []), score_records(scores or ())))
     for key in ('parameters', 'data', 'timings', 'files'): new[key] = old.get(key, {}) | new[key]
-    new['scores'] = _merged(old.get('scores', []), score_records(scores or ()))
+    new['data'] = _merged_reasons(old.get('data', {}), new['data'], new['scores'])
     new['audit'] = _merged_audit(old.get('audit', []), audit)
     new = plain_json({k: new[k] for k in METRICS_KEYS})
     check_json(new, METRICS_SCHEMA, path)

@@ -1,4 +1,5 @@
 "Both corpora, as they are: every oddity, every clip"
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ser_nb
 
 from ser_nb.audio import load_sound
 from ser_nb.augmentation import augmented_columns
@@ -19,6 +21,9 @@ from ser_nb.feature_extraction import extract
 from ser_nb.feature_store import read_features
 from ser_nb.functionals import FEATURES, FUNCTIONALS
 from ser_nb.leakage import audit_features, audit_sound
+from ser_nb.pipeline import notebook_path, plan, setup_code, skipped_cells
+from ser_nb.report import report_html, score_notes, score_table
+from ser_nb.run_folder import find_score, read_metrics
 
 pytestmark = pytest.mark.corpora
 
@@ -177,3 +182,64 @@ def test_a_damaged_clip_is_named_and_the_others_come_out(data, tmp_path):
         len(clips) == 6
         and rejected.path.tolist() == [str(cut)]
         and 'no sound that can be read' in rejected.reason[0])
+
+
+CORPORA = {'EMOVO': 'emovo', 'ASED': 'ased', 'TurEV': 'turev', 'nEMO': 'nemo'} # folder -> its name in tables
+SMALL = [('more', 'functionals'), ('n_jobs', '1'), ('cache', 'none'), ('splits', '0'), ('folds', '1')]
+
+
+def few_clips(folder, target, speakers=5, clips=2):
+    "A corpus with few speakers, and few clips of each emotion by each: links in the corpus's own layout"
+    _, table, _ = recognise(folder)
+    order = table.groupby('speaker').agg(emotions=('emotion', 'nunique'), clips=('path', 'size'))
+    kept = order.sort_values(['emotions', 'clips'], ascending=False).index[:speakers]
+    some = table[table.speaker.isin(kept)].groupby(['speaker', 'emotion']).head(clips)
+    for path in some.path:
+        link = target/os.path.relpath(path, folder.parent)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    return target, some
+
+
+def run_here(jobs, out, *given, data=None):
+    "`ser-nb run JOBS` without kernels: the cells that it runs, one after the other, in this process"
+    import matplotlib
+    matplotlib.use('Agg')
+    for job, parameters in plan(jobs, given, data=data, out=out):
+        cells = json.loads(notebook_path(job).read_text())['cells']
+        skipped, names = skipped_cells(cells), dict(display=lambda *shown: None)
+        for i, cell in enumerate(cells):
+            source = ''.join(cell['source'])
+            if cell['cell_type'] != 'code' or source.startswith('#| default_exp'):
+                continue
+            exec(compile(setup_code(source) if i in skipped else source, f'{job}, cell {i}', 'exec'), names)
+            if 'parameters' in cell['metadata'].get('tags', []):
+                names.update(parameters)
+    return read_metrics(out)
+
+
+@pytest.mark.parametrize('folder', CORPORA)
+def test_each_corpus_goes_through_combine_extract_model_and_ladder(data, folder, tmp_path):
+    source, some = few_clips(data/'more'/folder, tmp_path/'in')
+    out = tmp_path/'run'
+    run_here(['combine', 'extract', 'model'], out, *SMALL, ('model', 'functionals'), data=str(source))
+    metrics = run_here(['ladder'], out, ('features_dir', str(out)), ('model', '1nn')) # a network takes minutes
+    table, corpus = score_table(metrics), CORPORA[folder]
+    assert metrics['data']['clips_by_corpus'] == {corpus: len(some)} and metrics['data']['left_out'] == 0
+    protocols = list(dict.fromkeys(table.index.get_level_values('protocol')))
+    assert protocols[0] == 'unseen_speakers' and find_score(metrics, 'unseen_speakers', 'functionals')['clips'] > 0
+    assert {'ladder: random split', 'ladder: unseen speakers'} <= set(protocols)
+    text = ' '.join([*protocols, *score_notes(metrics), report_html(out)]).lower()
+    assert corpus in text and not {'ravdess', 'tess'} & set(text.replace('_', ' ').split())
+    assert metrics['data']['not_measured']['cross_corpus'] == f'all clips are of one corpus ({corpus})'
+    assert any(line.startswith('random_80_20: flattering') for line in score_notes(metrics))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('folder', CORPORA)
+def test_each_corpus_goes_through_the_command(data, folder, tmp_path):
+    done = ser_nb('run', 'combine', 'extract', 'model', 'ladder', '--data', data/'more'/folder, '-p', 'splits', '1',
+                  '--out', tmp_path/'run')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index('unseen_speakers') < done.stdout.index('random_80_20')
+    assert 'ladder: unseen speakers' in done.stdout and 'ravdess' not in done.stdout
