@@ -238,8 +238,9 @@ def _findings(table):
     "What the linter finds in a folder's features, and in its model"
     from ser_nb.leakage import audit_file
     has_model = table and os.path.isfile(os.path.join(table, 'model.json'))
-    features = any(os.path.exists(os.path.join(table, f)) for f in ('train_features.csv', 'train_features'))
-    found = audit_file(table) if features or not has_model else []
+    others = ('train_features.csv', 'train_features', 'metrics.json')
+    has_rows = any(os.path.exists(os.path.join(table, f)) for f in others)
+    found = audit_file(table) if has_rows or not has_model else []
     if has_model:
         from ser_nb.prediction import audit_model
         found += audit_model(table)
@@ -254,8 +255,9 @@ def _about_table(table, reason):
 def audit(table):
     """Check a train/test split for leakage.
 
-    TABLE: a folder with train_features.csv and test_features.csv, or a model, or both; or a clip
-    table (CSV) with a column 'split' that says train or test; without it, the features that come
+    TABLE: a run folder, whose findings are checked again where that is possible; a folder with
+    train_features.csv and test_features.csv, or a model, or both; a clip table (CSV), with a column
+    'split' that says train or test or without; a fold of EmoBox; nothing = the features that come
     with the package. Exit code 1 where the split has an error."""
     if table:
         existing_path('TABLE', table)

@@ -191,6 +191,12 @@ def _steps(jobs, declared, given, out, smoke):
         steps.append((job, ({} if smoke else about['full']) | handed | own | dict(out=str(out))))
     return steps
 
+def _with_data(jobs):
+    "The jobs of a call with --data: where none takes sound, those that make features of it come first"
+    if any(JOBS[j]['source'] for j in jobs):
+        return jobs
+    return ['combine', 'extract', *jobs]
+
 def plan(jobs:list, # names of jobs
          given=(), # pairs (parameter, value as text)
          data:str=None, # --data
@@ -203,17 +209,15 @@ def plan(jobs:list, # names of jobs
         click.UsageError: an unknown job, parameter or path, or a value that the parameter cannot have.
     """
     for job in jobs: _known(job, list(JOBS), 'job')
+    jobs = jobs if data is None else _with_data(jobs)
     jobs = [j for j in JOBS if j in jobs]
     declared = {j: job_parameters(j) for j in jobs}
     names = sorted({n for d in declared.values() for n in d} - {'out'})
     for name, _ in given: _known(name, names, 'parameter')
     steps = _steps(jobs, declared, given, out, smoke)
     if data is not None:
-        takers = [(JOBS[j]['source'], p) for j, p in steps if JOBS[j]['source']]
-        if not takers:
-            raise click.UsageError(f'--data: {", ".join(jobs)} takes no sound; it goes with '
-                                   f'{", ".join(j for j in JOBS if JOBS[j]["source"])}')
-        job, (source, parameters) = next(j for j, p in steps if p is takers[0][1]), takers[0]
+        job, parameters = next((j, p) for j, p in steps if JOBS[j]['source'])
+        source = JOBS[job]['source']
         parameters[source] = existing_path('--data', data)
         check_value(job, source, parameters[source], '--data')
     return steps

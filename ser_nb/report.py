@@ -94,8 +94,14 @@ def score_notes(metrics:dict # of read_run
         lines.append(f'{protocol}: not measured, {reason}.')
     for finding in metrics['audit']:
         if str(finding.get('kind')).endswith('_gives_emotion'):
-            lines.append(f"warning: {finding['kind']}: {finding.get('example', '')}.")
-    return [_shorten(line) for line in lines]
+            what = ' '.join(_explanations().get(finding['kind'], ()))
+            lines.append(f"warning: {finding['kind']}: {_shorten(finding.get('example', ''))}. {what}".rstrip())
+    return [_shorten(line, 600) for line in lines]
+
+def _explanations():
+    "What the linter's findings mean and what to do; none where the linter cannot be imported"
+    try: return importlib.import_module('ser_nb.leakage').EXPLANATIONS
+    except (ImportError, AttributeError): return {}
 
 # %% ../nbs/library/Report.ipynb #b9bf19aa
 def _seconds(metrics):
@@ -214,8 +220,7 @@ def _findings(metrics):
     "The linter's findings, each with its explanation"
     columns = ['kind', 'severity', 'clips', 'example']
     found = pd.DataFrame(metrics['audit'], columns=columns)
-    try: explained = importlib.import_module('ser_nb.leakage').EXPLANATIONS
-    except (ImportError, AttributeError): explained = {}
+    explained = _explanations()
     if explained: found['meaning'] = [_shorten(' '.join(explained.get(kind, ()))) for kind in found.kind]
     return found.assign(example=found.example.map(_shorten)).set_index('kind')
 

@@ -205,7 +205,6 @@ def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whol
     (['train', '-p', 'epochs', 'many'], "parameter epochs: 'many' is not a whole number"),
     (['train', '-p', 'features_dir', 'nowhere'], 'features_dir: nowhere: there is no such file or folder'),
     (['extract', '--data', 'nowhere'], '--data: nowhere: there is no such file or folder'),
-    (['train', '--data', '.'], 'train takes no sound'),
     (['--out', 'setup.py'], 'is a file, not a folder')])
 def test_a_wrong_call_is_refused_by_name_before_anything_runs(args, message):
     before = set((ROOT/'runs').glob('*'))

@@ -1,11 +1,18 @@
 "What flatters a score is found and explained"
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from click.testing import CliRunner
 from conftest import DATA
 
-from ser_nb import leakage
+from ser_nb import leakage, shortcuts
+from ser_nb.command_line import main
+from ser_nb.corpora import write_clips
+from ser_nb.feature_store import read_features
+from ser_nb.files import fingerprint
 
 pytestmark = pytest.mark.unit
 
@@ -84,3 +91,68 @@ def test_sentences_of_ased_are_found_and_those_of_ravdess_are_not():
             for p in sorted((DATA/'flac22k' / 'ravdess_speech').rglob('*.flac'))])
     assert kinds(leakage.audit_shortcuts(ased)) == ['sentence_gives_emotion']
     assert leakage.audit_shortcuts(ravdess) == []
+
+
+def record_run(folder, audit, **data):
+    folder.mkdir()
+    record = dict(schema=2, job='model', parameters={}, versions={}, machine={}, data=data, scores=[], timings={},
+                  audit=audit, files={})
+    (folder/'metrics.json').write_text(json.dumps(record))
+    return folder
+
+
+def finding(kind, severity='error', clips=3): return dict(kind=kind, severity=severity, clips=clips, example='x')
+
+
+def test_an_audit_of_a_run_shows_what_was_recorded_and_names_what_could_not_be_checked_again(tmp_path):
+    run = record_run(tmp_path/'run', [finding('same_clip'), finding('noise_gives_emotion', 'warning')])
+    found = leakage.audit_file(run)
+    assert kinds(found) == ['same_clip', 'not_rechecked', 'noise_gives_emotion', 'not_rechecked']
+    lines = '\n'.join(leakage.finding_lines(found))
+    assert 'same_clip: the rows of its split are not here' in lines
+    assert 'noise_gives_emotion: its sounds are not here' in lines
+    done = CliRunner().invoke(main, ['audit', str(run)])
+    assert done.exit_code == 1 and 'error: same_clip, 3 clips' in done.output
+
+
+def test_an_audit_of_a_run_on_the_packages_features_checks_its_split_again(tmp_path):
+    train, test = read_features()
+    run = record_run(tmp_path/'run', [finding('same_sound'), finding('scaled_with_test_rows')],
+                     train_fingerprint=fingerprint(train), test_fingerprint=fingerprint(test))
+    found = leakage.audit_file(run)
+    assert kinds(found) == ['same_sound', 'shared_speaker', 'shared_sentence', 'no_longer_found']
+    assert found[0]['clips'] == 1 and found[3]['example'] == 'scaled_with_test_rows'
+
+
+def test_an_audit_of_a_run_measures_the_shortcuts_of_its_clips_again(tmp_path):
+    rng, rows = np.random.default_rng(0), clips()
+    for row in rows.itertuples():
+        noise = rng.normal(size=11025) * dict(angry=.001, happy=.004, sad=.016)[row.emotion]
+        sf.write(tmp_path/f'{row.file}.wav', noise + .1 * np.sin(np.arange(11025) / 9), 22050)
+    run = record_run(tmp_path/'run', [])
+    write_clips(rows.assign(path=[str(tmp_path/f'{f}.wav') for f in rows.file]), run/'clips.csv')
+    assert 'noise_gives_emotion' in kinds(leakage.audit_file(run))
+
+
+def test_the_noise_of_a_segment_is_that_of_the_segment(tmp_path):
+    loud, soft = (np.random.default_rng(0).normal(size=22050) * level for level in (.1, .001))
+    sf.write(tmp_path/'long.wav', np.concatenate([loud, soft]), 22050)
+    floors = [shortcuts.recording_traits(tmp_path/'long.wav', start, start + 1)['floor_db'] for start in (0, 1)]
+    assert floors[0] - floors[1] > 30
+
+
+def write_fold(folder, train, test):
+    folder.mkdir()
+    for part, files in dict(train=train, test=test).items():
+        lines = [json.dumps(dict(dataset='savee', wav=f'downloads/savee/{f}.wav', emo=f[3], length=3.)) for f in files]
+        (folder/f'savee_{part}_fold_1.jsonl').write_text('\n'.join(lines))
+    return folder
+
+
+def test_an_audit_of_a_fold_of_emobox_names_what_its_sides_share(tmp_path):
+    fold = write_fold(tmp_path/'fold_1', ['DC_a01', 'DC_h01', 'JK_a01'], ['KL_a01', 'KL_h02'])
+    assert [(f['kind'], f['clips']) for f in leakage.audit_file(fold)] == [('shared_sentence', 1)]
+    fold = write_fold(tmp_path/'fold_2', ['DC_a01', 'DC_h01'], ['DC_a02', 'DC_h01'])
+    assert kinds(leakage.audit_file(fold)) == ['same_clip', 'shared_speaker', 'shared_sentence']
+    (fold/'savee_train_fold_1.jsonl').unlink()
+    with pytest.raises(ValueError, match='needs a ..._train'): leakage.audit_file(fold)

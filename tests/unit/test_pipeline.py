@@ -64,7 +64,6 @@ WRONG_CALLS = [ # `OUT` is a run folder that is not there, `IN` a folder with a 
     ('run combine --data IN/clips.csv --out OUT', "column 'speaker' is missing"),
     ('run combine --data IN/sound.csv --out OUT', 'not a clip table'),
     ('run model -p features_dir IN --out OUT', 'no train_features.csv in it'),
-    ('run model --data IN --out OUT', 'model takes no sound'),
     ('run model --out IN/clips.csv', 'is a file, not a folder'),
     ('corpus /nowhere --out OUT', '/nowhere: there is no such file or folder'),
     ('corpus IN --map joy --out OUT', '--map joy: not of the form WORD=EMOTION'),
