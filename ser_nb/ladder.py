@@ -87,8 +87,10 @@ def ladder(rows:pd.DataFrame, # features of all clips
            **kept # checkpoint, key and timings of cross_validate
           ) -> pd.DataFrame: # step, fold, clips, the four scores, errors (of the linter)
     "One model on all steps of the ladder"
-    tables = []
-    for step, parts in ladder_steps(rows, seed)[0].items():
+    tables, (steps, left_out) = [], ladder_steps(rows, seed)
+    if not steps:
+        raise ValueError('no step can be taken: ' + '; '.join(f'{k}: {v}' for k, v in left_out.items()))
+    for step, parts in steps.items():
         each = fold_scores(cross_validate(fit_predict, parts, **kept)).reset_index()
         errors = [_errors(train, test) for _, train, test in parts]
         tables.append(each.assign(step=step, fold=each.fold.astype(str), errors=errors))
@@ -160,14 +162,17 @@ def ladder_models(model:str, # 1nn, functionals or article; 1nn always stands be
 def more_protocols(rows:pd.DataFrame, # features of all clips
                    other:pd.DataFrame, # those of another corpus to test on, or None
                    models:dict # of ladder_models
-                  ) -> tuple: # protocol -> model -> scores; why the rest is left out, or ''
+                  ) -> tuple: # protocol -> model -> scores; protocol -> why it is left out
     "Normalisation by speaker, and from corpus to corpus"
-    parts, left_out = {}, ''
+    parts, left_out = {}, {}
     try:
         parts['unseen_speakers_normalised'] = list(unseen_speakers_normalised(rows))
+    except ValueError as e:
+        left_out['unseen_speakers_normalised'] = str(e)
+    try:
         parts |= {f'cross_corpus: {part[0]}': [part] for part in across_corpora(rows, other)}
     except ValueError as e:
-        left_out = str(e)
+        left_out['cross_corpus'] = str(e)
     def scored(folds):
         return {name: protocol_scores(cross_validate(fit, folds, **how)) for name, (fit, how) in models.items()}
     return {protocol: scored(folds) for protocol, folds in parts.items()}, left_out

@@ -11,6 +11,7 @@ __all__ = ['SPEAKER_FOLDS', 'FEW_SPEAKERS', 'N_SPEAKER_FOLDS', 'NORMALISATIONS',
 
 # %% ../nbs/library/Splits.ipynb #31d6d722
 from functools import lru_cache
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -290,13 +291,16 @@ def leave_one_corpus_out(rows:pd.DataFrame, # clips of two corpora or more
         yield _common_emotions(corpus, rows[(families != corpus) & usable], rows[families == corpus])
 
 # %% ../nbs/library/Splits.ipynb #c0a10002
-def across_corpora(rows:pd.DataFrame, # clips of RAVDESS and TESS
+def across_corpora(rows:pd.DataFrame, # clips
                    other:pd.DataFrame=None # clips of a corpus that none of them belongs to
                   ): # (name, train, test)
-    "Protocol cross_corpus: RAVDESS to TESS and back; where given, from both to another corpus"
-    tess = rows.corpus == 'tess'
-    yield _common_emotions('ravdess to tess', rows[~tess], rows[tess])
-    yield _common_emotions('tess to ravdess', rows[tess], rows[~tess])
+    "Protocol cross_corpus: from each corpus to each other one; where given, from all to another table"
+    families = corpus_families(rows)
+    names = sorted(families.unique())
+    if len(names) < 2 and other is None:
+        raise ValueError(f'all clips are of one corpus ({", ".join(names)})')
+    for source, target in permutations(names, 2):
+        yield _common_emotions(f'{source} to {target}', rows[families == source], rows[families == target])
     if other is not None:
         yield _common_emotions(f"to {' and '.join(sorted(set(other.corpus)))}", rows, other)
 
