@@ -57,8 +57,10 @@ def at_one_level(X:np.ndarray, # (n_clips, n_columns) features
                  columns:list # their names, LOUDNESS among them
                 ) -> np.ndarray: # (n_clips, n_columns) float32
     "Features of the same sounds at a loudness of 0 dB"
-    loudness = X[:, [list(columns).index(LOUDNESS)]].astype(float)
-    return np.float32(X - loudness * per_decibel(columns))
+    loudness, change = X[:, [list(columns).index(LOUDNESS)]].astype(float), per_decibel(columns)
+    levelled, moved = np.array(X, np.float32), change != 0
+    levelled[:, moved] = X[:, moved] - loudness * change[moved]
+    return levelled
 
 # %% ../nbs/Emotion_Model.ipynb #d1acbdd0
 def normalise_speakers(table:pd.DataFrame, # features of clips, with corpus and speaker
@@ -201,22 +203,20 @@ def _half(x):
     "Numbers rounded to half precision"
     return np.float32(np.float16(np.clip(x, -65504, 65504)))
 
-def _scaling(train, columns, limit):
-    "Mean and variance of the features at one level; the variance includes the limit of the tanh"
-    X = at_one_level(values_of(train, columns), columns)
+def _scaling(X, limit):
+    "Mean and variance of features at one level; the variance includes the limit of the tanh"
     variance = limit ** 2 * X.var(axis=0, dtype=float).clip(1e-12)
     return dict(mean=_half(X.mean(axis=0, dtype=float)), variance=np.float32(variance))
 
-def _scaled(table, columns, first):
-    "What the layer `limit` gives"
-    X = at_one_level(values_of(table, columns), columns)
+def _scaled(X, first):
+    "What the layer `limit` gives for features at one level"
     return np.tanh((X - first['mean']) / np.sqrt(first['variance']))
 
-def _fit(train, labels, model, s):
-    "The numbers of a model: first (scaling and sizes) and the weights of its layers"
+def _fit(train, X, labels, model, s):
+    "The numbers of a model, from features X at one level: first (scaling and sizes) and the weights of its layers"
     columns = columns_of(model)
-    first = _scaling(train, columns, s['limit'])
-    Z = _scaled(train, columns, first)
+    first = _scaling(X, s['limit'])
+    Z = _scaled(X, first)
     emotions = order_labels(split_label(label)[1] for label in labels)
     y = np.array([emotions.index(split_label(label)[1]) for label in train.label])
     linear = np.array([c in _LINEAR[model] for c in columns])
@@ -246,23 +246,24 @@ def _parts(train, seed, n_parts=3):
         return families.astype('category').cat.codes.to_numpy()
     return validation_parts(train, 'speakers', n_parts, seed)
 
-def _proba(model, labels, train, test, s, known):
-    "(n_clips, n_labels) uncalibrated probabilities of test rows by a model that may lack some of the labels"
-    network = _assemble(model, *_fit(train, known, model, s), s, 1., known)
-    proba = np.zeros((len(test), len(labels)), np.float32)
+def _proba(network, X, labels, known):
+    "(n_clips, n_labels) probabilities of raw features by a network that may lack some of the labels"
+    proba = np.zeros((len(X), len(labels)), np.float32)
     columns = [labels.index(label) for label in known]
-    proba[:, columns] = network.predict(values_of(test, columns_of(model)), batch_size=512, verbose=0)
+    for start in range(0, len(X), 512): # for so few, network.predict would prepare longer than it predicts
+        proba[start:start + 512, columns] = network(X[start:start + 512], training=False)
     return proba
 
-def _left_out(train, labels, model, s, seed):
-    "Probabilities of left-out clips, and the truth; none where there is one speaker alone"
+def _left_out(train, X, labels, model, s, seed):
+    "Uncalibrated probabilities of left-out clips, and the truth; none where there is one speaker alone"
     parts, found, truth = _parts(train, seed), [], []
     for part in sorted(set(parts) - {-1}):
-        inner, out = train[parts != part], train[parts == part]
-        known = order_labels(inner.label)
-        out = out[out.label.isin(known)]
+        inner = parts != part
+        known = order_labels(train.label[inner])
+        out = train[~inner & train.label.isin(known).to_numpy()]
         if len(known) > 1 and len(out):
-            found.append(_proba(model, labels, inner, out, s, known))
+            network = _assemble(model, *_fit(train[inner], X[inner], known, model, s), s, 1., known)
+            found.append(_proba(network, values_of(out, columns_of(model)), labels, known))
             truth.append(one_hot(out.label, labels).argmax(axis=1))
     return (np.concatenate(found), np.concatenate(truth)) if found else (None, None)
 
@@ -280,6 +281,7 @@ def _risk_coverage(proba, truth, temperature, labels):
 def train_model(train:pd.DataFrame, # training rows: label, speaker, and the model's columns
                 model:str='', # one of MODELS; '' = the better one that the features allow
                 seed:int=42, # of the speakers that the temperature is fitted on
+                calibrate:bool=True, # False: temperature 1 and no threshold; the labels that win are the same, sooner
                 **settings # what differs from MODELS[model]
                ) -> tuple: # the Keras network; dict(model, labels, features, settings, temperature, confidence, ...)
     """Fit a model on any label set; it sees no row but those of `train`.
@@ -299,11 +301,12 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
     if len(train) < 4 or len(labels) < 2:
         raise ValueError(f'{len(train)} clips with {len(labels)} labels are too few to train on')
     start_training(seed)
+    X = at_one_level(values_of(train, columns_of(model)), columns_of(model))
     with threadpool_limits(2, 'blas'): # the same digits on any number of cores
-        proba, truth = _left_out(train, labels, model, s, seed)
+        proba, truth = _left_out(train, X, labels, model, s, seed) if calibrate else (None, None)
         temperature = 1. if proba is None else fit_temperature(proba, truth)
         curve = [] if proba is None else _risk_coverage(proba, truth, temperature, labels)
-        first, weights = _fit(train, labels, model, s)
+        first, weights = _fit(train, X, labels, model, s)
     network = _assemble(model, first, weights, s, temperature, labels)
     return network, dict(model=model, labels=labels, features=columns_of(model), settings=s, first=first,
                          history=pd.DataFrame(), temperature=temperature, confidence=dict(risk_coverage=curve))
@@ -312,12 +315,12 @@ def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # test rows
                 seed:int=42, # of the training
                 model:str='', # one of MODELS; '' = the better one that the features allow
-                **settings # what differs from MODELS[model]
+                **settings # of train_model
                ) -> tuple: # (n_clips, n_labels) probabilities, and their labels
     "Probabilities of test rows by a model that is fitted on the training rows, for splits.cross_validate"
     network, trained = train_model(train, model, seed, **settings)
-    proba = network.predict(values_of(test, trained['features']), batch_size=512, verbose=0)
-    return proba, trained['labels']
+    labels = trained['labels']
+    return _proba(network, values_of(test, trained['features']), labels, labels), labels
 
 # %% ../nbs/Emotion_Model.ipynb #59e1d94b
 def abstention(confidence:dict, # with risk_coverage: rows of coverage, threshold and accuracy
