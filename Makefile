@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 LOCK := requirements/$(ENV).txt
 JOBS ?= train model
 
+# where no bytecode may be written, as in many images for containers, every process compiles TensorFlow anew (17 s instead of 6)
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run check lint test test-environment campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
@@ -63,15 +66,14 @@ lock: setup         ## renew both locks from settings.ini
 	$(BIN)/uv pip compile -q --upgrade setup.py --extra stock --extra dev --python-version 3.11 --universal \
 	  --generate-hashes --no-emit-index-url --no-annotate -o requirements/stock.txt
 
-# pip brings the locked uv, uv brings the rest, each file checked against its hash; no weights, no network: the functionals model works without.
-# Compiled at once: where Python may write no bytecode, each of some hundred processes would compile TensorFlow anew (17 s instead of 6)
+# pip brings the locked uv, uv brings the rest, each file checked against its hash; no weights, no network: the functionals model works without
 $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 on PATH; install Python 3.11 with venv"; exit 2; }
 	@test "$(ENV)" != intel -o "$(DEFAULT_ENV)" = intel || { echo "make: ENV=intel needs Linux x86-64 and Python 3.11; use ENV=stock, or PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || { sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) > $(VENV)/uv.txt && \
 	  $(BIN)/python -m pip install -q --no-deps --require-hashes --disable-pip-version-check -r $(VENV)/uv.txt; }
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes --compile-bytecode $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@$(BIN)/ser-nb weights || echo "make: going on without the speech encoder: its weights could not be fetched; 'ser-nb weights' tries again"
 	@touch $@
