@@ -183,6 +183,7 @@ def more_table(more:dict # protocol -> model -> scores
     return pd.DataFrame({(p, name): {k: s[k] for k in ('uar', 'accuracy', 'folds')}
                          for p, each in more.items() for name, s in each.items()}).T
 
+# %% ../nbs/Ladder.ipynb #989ea2a1
 def ladder_scores(tables:dict, # model -> what ladder gives
                   steps, # names of the steps
                   more:dict # of more_protocols

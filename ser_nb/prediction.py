@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .audio import SOUND_SUFFIXES, SR, SoundWarning, temporary_sound
+from .audio import SOUND_SUFFIXES, SR, SoundWarning
 from .corpora import find_files, order_labels, split_label
 from .files import deprecated_names, fingerprint
 from .functionals import FEATURES, feature_matrix, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
 from .out_of_domain import domain_distance, domain_of
 from .run_folder import progress
-from .spectral import N_MELS, band_limit, decibels, extend_bandwidth, magnitudes, mel_spectrogram
+from .spectral import N_MELS, band_limit, decibels, magnitudes, mel_spectrogram
 from .speech_encoder import ENCODER_FEATURES, encoder_ready
 from .windowing import LONGEST, Windowing, windowed_features
 from .workers import in_processes, on_cluster, one_thread
@@ -28,11 +28,10 @@ if TYPE_CHECKING: # one clip is predicted without it
     import pandas as pd
 
 # %% auto #0
-__all__ = ['PRETRAINED', 'light_network', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES', 'ANSWER', 'heard', 'answers',
-           'about_model', 'signal_features', 'fill_top', 'as_file', 'sentence', 'pretrained', 'emotion_columns',
-           'as_table', 'as_rows', 'decode_predictions', 'with_silence', 'EmotionModel', 'predict_sources',
-           'predict_files', 'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths',
-           'describe_model']
+__all__ = ['PRETRAINED', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES', 'pretrained', 'emotion_columns', 'as_table',
+           'as_rows', 'decode_predictions', 'with_silence', 'EmotionModel', 'predict_sources', 'predict_files',
+           'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model',
+           'collect_predictions', 'plot_answer_counts']
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 PRETRAINED = ('encoder', 'functionals') # models of the package, the more accurate one first
@@ -43,9 +42,6 @@ def pretrained(model:str='' # one of PRETRAINED; '' = encoder where its weights 
     if model not in ('', *PRETRAINED):
         raise ValueError(f'model: {model!r} is none of {", ".join(PRETRAINED)}')
     return shipped_model(model or PRETRAINED[not encoder_ready()])
-
-# %% ../nbs/Prediction.ipynb #fb60dd57
-light_network = load_openvino # former name
 
 # %% ../nbs/Prediction.ipynb #d7415293
 PREDICTION_COLUMNS = ('start_s', 'end_s', 'answer', 'emotion', 'confidence', 'gender', 'gender_confidence',
@@ -230,11 +226,14 @@ class EmotionModel:
             raise ValueError('run and model: give one of them')
         return cls(run or pretrained(model))
 
-    def check_encoder(self):
-        "An `OSError` where sound cannot be predicted: the encoder's weights are not here"
-        if self.takes_encoder and not encoder_ready():
-            raise OSError(f"{self.run}: takes features of the speech encoder, whose weights are not here: "
-                          "`ser-nb weights` fetches them (72 MB, once); `--model functionals` needs none")
+# %% ../nbs/Prediction.ipynb #8d08e3b2
+def _check_encoder(self:EmotionModel):
+    "An `OSError` where sound cannot be predicted: the encoder's weights are not here"
+    if self.takes_encoder and not encoder_ready():
+        raise OSError(f"{self.run}: takes features of the speech encoder, whose weights are not here: "
+                      "`ser-nb weights` fetches them (72 MB, once); `--model functionals` needs none")
+
+EmotionModel.check_encoder = _check_encoder
 
 # %% ../nbs/Prediction.ipynb #c01d0005
 def _predict_features(self:EmotionModel,
@@ -264,13 +263,26 @@ EmotionModel.predict_features, EmotionModel.predict_columns = _predict_features,
 def _predict(self:EmotionModel,
              what # a path, bytes, (signal, sr), or a table of features
             ) -> pd.DataFrame: # PREDICTION_COLUMNS and probabilities
-    "A row for a sound, or for each row of a table"
+    """A row for a sound, or for each row of a table of features.
+
+    Returns `start_s` and `end_s` in seconds (of a sound), `answer` ('' where the model abstains), `emotion`, its
+    `confidence`, `gender`, `reason` for abstaining, `distance` from the training clips (above 1: out of domain), and
+    the probability of each emotion and each label. A recording's row is the mean over its windows.
+
+    Raises `ValueError` for a sound that cannot be read and for a table that lacks a column, `OSError` where the speech
+    encoder's weights are needed and are not here; both in one line.
+
+    Example: `EmotionModel.load().predict('clip.wav')[['answer', 'confidence']]`
+    """
     if not hasattr(what, 'columns'):
         return as_table(self.predict_columns(what)[0])
     from ser_nb.keras_tools import values_of
     names = what[['file'] if 'file' in what else []].reset_index(drop=True)
     return names.join(as_table(self.predict_features(values_of(what, self.columns))))
 
+EmotionModel.predict = _predict
+
+# %% ../nbs/Prediction.ipynb #f8fb1d22
 def _predict_windows(self:EmotionModel,
                      source, # a path, bytes, or (signal, sr)
                      cut:Windowing=Windowing() # of a recording
@@ -282,11 +294,13 @@ def _timeline(self:EmotionModel,
               source, # a path, bytes, or (signal, sr)
               cut:Windowing=Windowing() # of a recording
              ) -> pd.DataFrame: # a row a window that is loud enough; of a clip one
-    "The windows of a sound"
+    """The windows of a sound, one row each, with the columns of `predict`.
+
+    Example: `model.timeline('talk.flac')[['start_s', 'end_s', 'answer']]`
+    """
     return self.predict_windows(source, cut)[1]
 
-EmotionModel.predict, EmotionModel.predict_windows = _predict, _predict_windows
-EmotionModel.timeline = _timeline
+EmotionModel.predict_windows, EmotionModel.timeline = _predict_windows, _timeline
 
 # %% ../nbs/Prediction.ipynb #dc755d96
 MIN_PARALLEL_FILES = 100 # fewer are done sooner than processes have started
@@ -305,6 +319,7 @@ def _predicted_batch(model, found):
         yield {c: v[k:k + 1] for c, v in rows.items()}, {c: v[part] for c, v in windows.items()}
         k += 1
 
+# %% ../nbs/Prediction.ipynb #dd6a97fb
 def predict_sources(model:EmotionModel, # see EmotionModel.load
                     sources:list, # paths of sound files, or their bytes
                     n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
@@ -425,9 +440,48 @@ def describe_model(about:dict # model.json
             f"{chosen['accuracy']:.0%} of them right (confidence from {chosen['threshold']:.2f})")
 
 # %% ../nbs/Prediction.ipynb #d0f00006
-# former names, for one release
-ANSWER, heard, answers, about_model, signal_features = (
-    PREDICTION_COLUMNS, windowed_features, decode_predictions, describe_model, feature_vector)
-EmotionModel.said = EmotionModel.predict_features
-fill_top, as_file, sentence = extend_bandwidth, temporary_sound, format_prediction
-__getattr__ = deprecated_names('ser_nb.prediction', {'HOP': 'windowing', 'WINDOW': 'windowing', 'windows': 'windowing'})
+__getattr__ = deprecated_names('ser_nb.prediction', {
+    'HOP': 'windowing', 'WINDOW': 'windowing', 'windows': 'windowing', 'light_network': 'model_files:load_openvino',
+    'ANSWER': 'prediction:PREDICTION_COLUMNS', 'heard': 'windowing:windowed_features',
+    'answers': 'prediction:decode_predictions', 'about_model': 'prediction:describe_model',
+    'signal_features': 'functionals:feature_vector', 'fill_top': 'spectral:extend_bandwidth',
+    'as_file': 'audio:temporary_sound', 'sentence': 'prediction:format_prediction'})
+
+def _said(self, X, limits=None):
+    "The former name of predict_features"
+    warnings.warn('EmotionModel.said is now EmotionModel.predict_features', DeprecationWarning, 2)
+    return self.predict_features(X, limits)
+
+EmotionModel.said = _said
+
+# %% ../nbs/Prediction.ipynb #adf4329e
+def collect_predictions(found:list # of predict_files
+                       ) -> tuple: # tables: a row a file; a row a window; the files that have none, with the reason
+    """The predictions of many files as three tables.
+
+    Raises: ValueError where no file could be predicted.
+    """
+    import pandas as pd
+    bad = [(path, reason) for path, reason, windows in found if windows is None]
+    failed = pd.DataFrame(bad, columns=['file', 'reason'])
+    if len(bad) == len(found):
+        raise ValueError(f'none of {len(found)} files can be predicted; the first: {bad[0][1]}' if bad else 'no files')
+    def together(place):
+        tables = [f[place].assign(file=f[0])[['file', *f[place]]] for f in found if f[2] is not None]
+        return pd.concat(tables, ignore_index=True)
+    return together(1), together(2), failed
+
+# %% ../nbs/Prediction.ipynb #9374985e
+def plot_answer_counts(predictions:pd.DataFrame, # a row a file
+                       emotions:list # of the model
+                      ): # a figure
+    "How many files have which answer, or which reason for none"
+    import matplotlib.pyplot as plt
+    counts = predictions.answer.where(predictions.answer != '', predictions.reason).value_counts()
+    answered, n = (predictions.answer != '').mean(), len(predictions)
+    fig, ax = plt.subplots(figsize=(7, 3), layout='constrained')
+    ax.barh(counts.index, counts, color=['#0173B2' if a in emotions else '#949494' for a in counts.index])
+    ax.set(title=f'{answered:.0%} of {n:,} files have an answer', xlabel='files')
+    ax.invert_yaxis()
+    ax.spines[['top', 'right']].set_visible(False)
+    return fig

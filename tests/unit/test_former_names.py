@@ -14,6 +14,8 @@ FORMER = [
     ('feature_extraction', 'mfcc', 'spectral'), ('feature_extraction', 'read_features', 'feature_store'),
     ('combining_datasets', 'LABELS', 'corpora'), ('combining_datasets', 'read_clips', 'corpora'),
     ('pipeline', 'main', 'command_line'), ('run_folder', 'finished', 'run_folder'),
+    ('prediction', 'ANSWER', 'prediction'), ('prediction', 'light_network', 'model_files'),
+    ('baselines', 'fit_and_ask', 'classifiers'), ('robustness', 'HARMS', 'corruptions'),
     ('run_folder', 'in_processes', 'workers'), ('proposed_system', 'load_model', 'model_files'),
 ]
 
@@ -29,7 +31,10 @@ def test_a_former_import_still_works_and_names_the_new_home(module, name, home):
         assert any(f'ser_nb.{module}.{name} is now ser_nb.{home}.' in text for text in warned), warned
 
 
-@pytest.mark.parametrize('module', ['evaluation', 'feature_extraction', 'combining_datasets', 'pipeline', 'run_folder'])
+FORWARDING = 'evaluation', 'feature_extraction', 'combining_datasets', 'pipeline', 'run_folder', 'prediction'
+
+
+@pytest.mark.parametrize('module', FORWARDING)
 def test_every_former_name_leads_somewhere(module):
     former = importlib.import_module(f'ser_nb.{module}')
     names = former.__getattr__.__closure__
