@@ -78,6 +78,7 @@ def _missing(rows, models, claims, seeds, done):
             keys = [(claim, variant, model, int(seed)) for variant in VARIANTS[claim] for model in usable]
             yield from (key for key in keys if key not in done)
 
+# %% ../nbs/library/Ablations.ipynb #25c0e5cb
 def ablate(rows:pd.DataFrame, # features of all clips, see all_rows
            models:list, # some of SPACES, and cnn
            parameters:dict, # classifier -> parameters

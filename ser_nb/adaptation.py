@@ -136,6 +136,7 @@ def adapted_model(model, # an EmotionModel
     adapted.predict_features = predict_features
     return adapted
 
+# %% ../nbs/library/Adaptation.ipynb #ae8461e6
 def self_adapted_model(model, # an EmotionModel
                        k:float=K # windows that the reference counts for
                       ): # an EmotionModel
@@ -188,6 +189,7 @@ def save_speaker(name:str, # letters, digits, _ . -
             np.savez_compressed(f, columns=np.array(columns, str), **statistics)
     return path
 
+# %% ../nbs/library/Adaptation.ipynb #d03b2eb2
 def _arrays(path):
     "The arrays of a speaker's file; a `ValueError` where it is none"
     data = read_regular(path, _MAX_BYTES)

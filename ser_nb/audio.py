@@ -152,6 +152,10 @@ UNKNOWN = 1 << 62 # a length from here on stands for: not known
 
 def _at_once(work, *args, **kw): return work(*args, **kw)
 
+_EXACT = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW', 'ALAC_16', 'ALAC_20',
+          'ALAC_24', 'VORBIS', 'OPUS') # the length of others is rounded to a block
+_SEEKABLE = ('WAV', 'WAVEX', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'FLAC')
+
 class Sound:
     "An open sound file"
     def __init__(self, decoders, # of its parts
@@ -168,7 +172,7 @@ class Sound:
     def read(self, frames=-1, dtype='float32', always_2d=True):
         "The next samples, (n, channels), fewer at the end; a `ValueError` where the file ends too early"
         left = self.frames - self.place
-        blocks = list(self._pieces(min(frames, left) if frames >= 0 else left, dtype))
+        blocks = list(_pieces(self, min(frames, left) if frames >= 0 else left, dtype))
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks or [np.empty((0, self.channels), dtype)])
         return samples if always_2d or self.channels > 1 else samples[:, 0]
 
@@ -177,38 +181,41 @@ class Sound:
         while len(block := self.read(frames, dtype)):
             yield block
 
-    def _pieces(self, left, dtype):
-        while left > 0 and self.decoders:
-            size = min(left, max(LONG // self.channels, 1))
-            try:
-                block = self.call(self.decoders[0].read, size, dtype, always_2d=True)
-            except sf.SoundFileError as e:
-                raise ValueError(f'damaged or cut after {self.place / self.samplerate:.2f} s ({_reason(e)})') from None
-            self.place += len(block)
-            left -= len(block)
-            if len(block) < size:
-                self._ended()
-            if len(block):
-                yield block
+# %% ../nbs/library/Audio.ipynb #12e2094b
+def _pieces(sound, left, dtype):
+    "Blocks of the next samples"
+    while left > 0 and sound.decoders:
+        size = min(left, max(LONG // sound.channels, 1))
+        try:
+            block = sound.call(sound.decoders[0].read, size, dtype, always_2d=True)
+        except sf.SoundFileError as e:
+            raise ValueError(f'damaged or cut after {sound.place / sound.samplerate:.2f} s ({_reason(e)})') from None
+        sound.place += len(block)
+        left -= len(block)
+        if len(block) < size:
+            _end_part(sound)
+        if len(block):
+            yield block
 
-    def _ended(self):
-        "A part is over"
-        self.decoders.pop(0)
-        if not self.decoders and self.exact and self.place < self.frames:
-            raise ValueError(f'truncated: {self.place:,} of {self.frames:,} samples')
+def _end_part(sound):
+    "A part is over"
+    sound.decoders.pop(0)
+    if not sound.decoders and sound.exact and sound.place < sound.frames:
+        raise ValueError(f'truncated: {sound.place:,} of {sound.frames:,} samples')
 
-    def skip(self, frames): # samples of a channel
-        "Go on from there"
-        if self.format in _SEEKABLE and len(self.decoders) == 1 and self.subtype in _EXACT:
-            self.place += frames
-            self.call(self.decoders[0].seek, self.place)
-        else: # a decoder that seeks may miss by some samples
-            while frames > 0 and len(block := self.read(min(frames, LONG))):
-                frames -= len(block)
+# %% ../nbs/library/Audio.ipynb #dbed8928
+def _skip(self:Sound,
+          frames:int # samples of a channel
+         ):
+    "Go on from there"
+    if self.format in _SEEKABLE and len(self.decoders) == 1 and self.subtype in _EXACT:
+        self.place += frames
+        self.call(self.decoders[0].seek, self.place)
+    else: # a decoder that seeks may miss by some samples
+        while frames > 0 and len(block := self.read(min(frames, LONG))):
+            frames -= len(block)
 
-_EXACT = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'FLOAT', 'DOUBLE', 'ULAW', 'ALAW', 'ALAC_16', 'ALAC_20',
-          'ALAC_24', 'VORBIS', 'OPUS') # the length of others is rounded to a block
-_SEEKABLE = ('WAV', 'WAVEX', 'RF64', 'W64', 'AIFF', 'AU', 'CAF', 'FLAC')
+Sound.skip = _skip
 
 # %% ../nbs/library/Audio.ipynb #cd1a9266
 MAX_HOURS = 24 # of a file
@@ -378,6 +385,7 @@ def read_sound(f:Sound, # what open_sound gives
             f.skip(first)
     return to_signal(f.read(n), f.samplerate, allow_silence)
 
+# %% ../nbs/library/Audio.ipynb #2d703289
 def load_sound(path:str|Path|bytes, # a sound file, or what is in it
                seconds:float=None, # of it, from its start; None = all
                start:float=0., # seconds, where a segment begins

@@ -215,6 +215,7 @@ def _fit_one(m, train, X, X_test, parameters, how):
     clock.append(time.perf_counter())
     return proba, vote.classes_, np.diff(clock)
 
+# %% ../nbs/library/Classifiers.ipynb #6114a0fe
 def fit_predict(train:pd.DataFrame, # training rows: features, label
                 test:pd.DataFrame, # test rows
                 names:list, # some of CLASSIFIERS

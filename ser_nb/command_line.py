@@ -43,6 +43,7 @@ def main(ctx):
 for command in (predict, enrol, listen, export, demo):
     main.add_command(command)
 
+# %% ../nbs/library/Command_Line.ipynb #6f1a76f0
 def _failed(message):
     "End with exit code 1, and a line where there is somewhere to write it"
     try:
@@ -62,6 +63,7 @@ def _only_ours():
     sys.stdout = open(own, 'w', encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
 
+# %% ../nbs/library/Command_Line.ipynb #04fe498a
 def main_entry():
     "The command as a process: standard output that is closed or full is a failure"
     if sys.stdout is None:
@@ -121,6 +123,7 @@ def _make_folder(out):
         hint = 'no run folder can be made there, give another one with --out DIR'
         raise OSError(f'{out}: {e.strerror}: {hint}') from None
 
+# %% ../nbs/library/Command_Line.ipynb #df9d4d37
 def _run_steps(steps, out):
     "Run jobs one after the other, show their scores, and write the report"
     for i, (job, parameters) in enumerate(steps, 1):

@@ -116,6 +116,7 @@ def _voc(data): # blocks: a kind, three bytes of size; kind 0 is the last
         position += 4 + int.from_bytes(data.at(position + 1, 3), 'little')
     return position
 
+# %% ../nbs/library/Containers.ipynb #29670d97
 def _avr(data):
     channels = 2 if data.number(12, '>H') else 1
     return 128 + data.number(26, '>I') * channels * data.number(14, '>H') // 8
@@ -322,6 +323,7 @@ def _table(data, position, header):
         return data.number(position + 50, '>I')
     return None
 
+# %% ../nbs/library/Containers.ipynb #e909ae9c
 def _mpeg_stream(data, start):
     "The stream whose first frame is here, as far as its table says, or to the end"
     first = mpeg_header(data.at(start, 4))

@@ -51,6 +51,7 @@ _STYLE = '''<style>
 .ser a {text-decoration: underline; margin-right: 1rem}
 </style>'''
 
+# %% ../nbs/library/Demo.ipynb #f68ddf47
 def _bar(emotion, value, best):
     return (f'<div class="bar{" best" * best}" data-emotion="{html.escape(emotion)}"><i style="width:{value:.1%}"></i>'
             f'<b><span>{html.escape(emotion)}</span><span>{value:.1%}</span></b></div>')
@@ -293,6 +294,10 @@ _MAX_WAITING = 64 # requests in the queue; more are told that the page is busy
 _LIVE_LIMIT_S = 600 # seconds of a live microphone
 EXAMPLES = {'A slow voice': 'slow_voice.ogg', 'A fast voice': 'fast_voice.ogg', 'A conversation': 'conversation.ogg'}
 
+def _path_and_name(upload):
+    "What the page does with an upload before it is predicted; Gradio's own leaves an empty file"
+    return upload and (upload.path, upload.orig_name)
+
 def _file_tab(gr, model, uploads):
     "Record or choose a file"
     def recorded(path): return answer_upload(model, path, uploads, 'Recording'), None, None
@@ -300,34 +305,35 @@ def _file_tab(gr, model, uploads):
     with gr.Row():
         spoken = gr.Audio(sources=['microphone'], type='filepath', label='Speak', elem_id='microphone')
         file = gr.File(label='or choose a sound file', elem_id='file', height=140)
-    file.preprocess = lambda upload: upload and (upload.path, upload.orig_name) # Gradio's own leaves an empty file
+    file.preprocess = _path_and_name
     with gr.Row():
         buttons = [gr.Button(label, size='sm', min_width=120) for label in EXAMPLES]
     gr.Markdown('Examples are computer voices (espeak-ng): hardly anything a model of actors was trained on.')
-    said = gr.HTML(elem_id='answer')
-    spoken.stop_recording(recorded, spoken, [said, spoken, file], show_progress='minimal', api_name='answer')
-    file.upload(chosen, file, [said, spoken, file], show_progress='minimal', api_name='answer_1')
+    prediction = gr.HTML(elem_id='answer')
+    spoken.stop_recording(recorded, spoken, [prediction, spoken, file], show_progress='minimal', api_name='answer')
+    file.upload(chosen, file, [prediction, spoken, file], show_progress='minimal', api_name='answer_1')
     for button, (label, name) in zip(buttons, EXAMPLES.items()):
         def example(label=label, name=name): return predict_html(model, notebooks_dir()/'examples'/name, label)
-        button.click(example, None, said, show_progress='minimal', api_visibility='private')
+        button.click(example, None, prediction, show_progress='minimal', api_visibility='private')
 
 # %% ../nbs/library/Demo.ipynb #d0e00052
 def _live_tab(gr, model, uploads):
     "The microphone all the time"
     live = LiveSounds()
-    def hear(path, request: gr.Request):
+    def predict_chunk(path, request: gr.Request):
         shown = answer_live(model, path, uploads, live.get(request.session_hash)) if path else None
         return shown or gr.skip()
     def start(request: gr.Request):
         live.forget(request.session_hash)
     minutes = _LIVE_LIMIT_S // 60
     gr.Markdown(f'Every {HOP:g} seconds the last {WINDOW:g} are predicted, for up to {minutes} minutes.')
-    heard = gr.Audio(sources=['microphone'], type='filepath', streaming=True, label='Listen', elem_id='live')
-    said = gr.HTML(elem_id='live_answer')
-    heard.start_recording(start, api_visibility='private')
-    heard.stream(hear, heard, said, time_limit=_LIVE_LIMIT_S, show_progress='hidden',
-                 concurrency_limit=4, concurrency_id='live', api_visibility='private')
+    microphone = gr.Audio(sources=['microphone'], type='filepath', streaming=True, label='Listen', elem_id='live')
+    prediction = gr.HTML(elem_id='live_answer')
+    microphone.start_recording(start, api_visibility='private')
+    microphone.stream(predict_chunk, microphone, prediction, time_limit=_LIVE_LIMIT_S, show_progress='hidden',
+                      concurrency_limit=4, concurrency_id='live', api_visibility='private')
 
+# %% ../nbs/library/Demo.ipynb #a46a3746
 def demo_page(model:EmotionModel, # see EmotionModel.load
               uploads:Uploads # where the page's files are
              ): # a gradio.Blocks

@@ -81,20 +81,6 @@ class _Database:
         with self.db: self.db.execute(_TABLE)
         self.db.execute('select key, value from features limit 1')
 
-    def _mended(self, work, otherwise):
-        "What `work` gives; where the file is damaged it is set aside, and `otherwise` gives it"
-        try: return work()
-        except sqlite3.DatabaseError as e:
-            if type(e) is not sqlite3.DatabaseError and 'no such column' not in str(e): raise # a full disk, a lock
-            reason = e
-        self.close()
-        aside = self.file.with_name(f'{self.file.name}.corrupt')
-        os.replace(self.file, aside)
-        for suffix in ('-journal', '-wal', '-shm'): Path(f'{self.file}{suffix}').unlink(missing_ok=True)
-        warnings.warn(f'cache {self.file}: {reason}; set aside as {aside.name}, a new one is begun', stacklevel=4)
-        if work != self._open: self._open()
-        return otherwise()
-
     @contextmanager
     def _explained(self):
         try: yield
@@ -105,6 +91,23 @@ class _Database:
 
     def close(self):
         if self.db: self.db.close()
+
+# %% ../nbs/library/Feature_Store.ipynb #86dfd80c
+def _mended(self, work, otherwise):
+    "What `work` gives; where the file is damaged it is set aside, and `otherwise` gives it"
+    try: return work()
+    except sqlite3.DatabaseError as e:
+        if type(e) is not sqlite3.DatabaseError and 'no such column' not in str(e): raise # a full disk, a lock
+        reason = e
+    self.close()
+    aside = self.file.with_name(f'{self.file.name}.corrupt')
+    os.replace(self.file, aside)
+    for suffix in ('-journal', '-wal', '-shm'): Path(f'{self.file}{suffix}').unlink(missing_ok=True)
+    warnings.warn(f'cache {self.file}: {reason}; set aside as {aside.name}, a new one is begun', stacklevel=4)
+    if work != self._open: self._open()
+    return otherwise()
+
+_Database._mended = _mended
 
 # %% ../nbs/library/Feature_Store.ipynb #c8ba6894
 class FeatureCache(_Database):

@@ -29,6 +29,7 @@ def _load_alone():
     loader.exec_module(module)
     return module
 
+# %% ../nbs/library/Fourier.ipynb #9ec8f4cb
 def _transforms(module):
     "rfft and dct of the compiled module, tried once; a `TypeError` or `AttributeError` where they are called otherwise"
     def rfft(x):

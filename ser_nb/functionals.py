@@ -314,6 +314,7 @@ def _check_columns(name, columns):
     taken = [c for c in columns if c in others]
     if taken: raise ValueError(f'feature set {name!r}: column {taken[0]!r} is taken')
 
+# %% ../nbs/library/Functionals.ipynb #dbfe45c1
 def register_features(name:str, # of the set, without spaces
                       columns:list|Callable, # its columns, or a function that gives them, all named name_...
                       fn:Callable, # fn(signal, S, mel) -> (n_columns,); with batch fn(signals) -> (n, n_columns)
@@ -334,6 +335,7 @@ def register_features(name:str, # of the set, without spaces
     FEATURE_SETS[name] = FeatureSet(columns, fn, batch, version)
     _needed.cache_clear()
 
+# %% ../nbs/library/Functionals.ipynb #0d7640ef
 def feature_set_columns(more:str='' # names of feature sets, with spaces between
                        ) -> list: # the columns that they add to the 180
     "The columns of features beyond the 180; an unknown name is refused"

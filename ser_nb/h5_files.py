@@ -42,6 +42,7 @@ def _check_dataset(name, dataset, max_bytes):
     if dataset.nbytes > max_bytes:
         raise ValueError(f'{name}: {dataset.nbytes / 1e6:.0f} MB of numbers')
 
+# %% ../nbs/library/H5_Files.ipynb #f5f1356d
 def check_h5(file, # an open h5py.File
              max_bytes:int # of all numbers together, unpacked
             ): # nothing

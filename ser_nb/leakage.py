@@ -81,6 +81,7 @@ EXPLANATIONS |= dict(
         'The run recorded these findings, and the same check finds them no more.',
         'Train again: what the run was trained on has changed since.'))
 
+# %% ../nbs/library/Leakage.ipynb #f900d061
 def explain(findings:list # of audit, audit_sound, audit_shortcuts, audit_file
            ) -> pd.DataFrame: # kind, severity, clips, example, meaning, what_to_do
     "Findings with what each means and what to do"
@@ -152,7 +153,12 @@ def _findings(masks, test):
 def audit(train:pd.DataFrame, # training rows: features or clips
           test:pd.DataFrame # test rows
          ) -> list: # findings: kind, severity, clips (test rows it concerns), example
-    """Check a train/test split for leakage.
+    """Check a train/test split for leakage: by file names and, where the 180 features are there, by their values.
+
+    Returns one dict a kind of finding: `kind` (a key of EXPLANATIONS), `severity` ('error' or 'note'), `clips` (how
+    many test rows it concerns), `example` (the name of one). An empty list means that nothing was found.
+
+    Raises `KeyError` for a table without the columns file, corpus, speaker, gender, emotion and label.
 
     Example:
         for line in finding_lines(audit(train, test)): print(line)
@@ -179,7 +185,7 @@ def _feature_masks(train, test):
 # %% ../nbs/library/Leakage.ipynb #8beb664d
 @lru_cache
 def _published():
-    return all_rows(*read_features())
+    return all_rows(*read_features(companions=''))
 
 def _alike(a, b):
     "Upper quartile of the columns' correlations: above .8 for the same recordings, below .3 for others"
@@ -187,6 +193,17 @@ def _alike(a, b):
     norm = np.sqrt((x ** 2).sum(axis=0) * (y ** 2).sum(axis=0)).clip(1e-9)
     return np.quantile((x * y).sum(axis=0) / norm, .75)
 
+def _other_settings(off, limit):
+    "A finding where a column is typically further off than `limit`"
+    typical = np.median(off, axis=0)
+    worst = typical.argmax()
+    if typical[worst] <= limit:
+        return []
+    example = f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off'
+    clips = int((off[:, worst] > limit).sum())
+    return [dict(kind='features_of_other_settings', severity='error', clips=clips, example=example)]
+
+# %% ../nbs/library/Leakage.ipynb #8e288208
 def audit_features(rows:pd.DataFrame, # features of a training or test set, in the order of a file
                    limit:float=.2 # standard deviations of a column; lossless formats stay below .1
                   ) -> list: # findings as those of audit
@@ -205,16 +222,6 @@ def audit_features(rows:pd.DataFrame, # features of a training or test set, in t
     if same < .5:
         return [dict(kind='not_the_published_sound', severity='note', clips=len(rows), example=first)]
     return _other_settings(abs(own - published[at]), limit)
-
-def _other_settings(off, limit):
-    "A finding where a column is typically further off than `limit`"
-    typical = np.median(off, axis=0)
-    worst = typical.argmax()
-    if typical[worst] <= limit:
-        return []
-    example = f'{FEATURES[worst]}: {typical[worst]:.1f} standard deviations off'
-    clips = int((off[:, worst] > limit).sum())
-    return [dict(kind='features_of_other_settings', severity='error', clips=clips, example=example)]
 
 # %% ../nbs/library/Leakage.ipynb #5086ec87
 def similarity(x:np.ndarray, # (n,) a signal

@@ -111,6 +111,7 @@ _SCHEMA = dict(
         abstention=_optional('coverage threshold accuracy', _NUMBER), reference=_optional('mean deviation', _TEXT),
         domain=_optional('mean scale axes variance rest most limit places', _TEXT)))
 
+# %% ../nbs/library/Model_Files.ipynb #8b95954b
 def _check_about(about, path):
     "A `ValueError` where model.json does not hold what it should"
     from ser_nb.corpora import order_labels, split_label
@@ -210,6 +211,7 @@ def _runner(network, n_labels, path):
         return p
     return proba
 
+# %% ../nbs/library/Model_Files.ipynb #c5d4f9d9
 def shipped_model(name:str # encoder or functionals
                  ) -> Path: # the folder with model.h5, model.json, model.xml and model.bin
     "A model that comes with the package"
@@ -259,6 +261,7 @@ def try_model(folder:str, # with model.xml and model.bin
     for n in (1, 3, 64):
         proba(np.zeros((n, n_features)))
 
+# %% ../nbs/library/Model_Files.ipynb #2a09b1ba
 def _try_in_child(files, n_features, n_labels, path):
     "A `ValueError` where a network fails, or takes too much time or memory, in a process of its own"
     work = ('import sys; from ser_nb.model_files import try_model\n'
@@ -397,6 +400,7 @@ def _empty_network(about, weights, first):
     sizes = dict(n_support=len(weights['support'][1]))
     return emotion_model.build_network(model, first | sizes, settings, temperature, labels)
 
+# %% ../nbs/library/Model_Files.ipynb #4fe2a9d0
 def _rebuild(about, weights, first):
     "The network of model.json's settings with the weights of an h5 file"
     network = _empty_network(about, weights, first)

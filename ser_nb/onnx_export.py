@@ -40,22 +40,25 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype), name))
         return name
 
-    def op(self,
-           kind:str, # of ONNX's operators
-           *inputs, # names, or numbers and float arrays
-           n_outputs:int=1,
-           **attributes
-          ): # the name of its output; a list where there are several
-        "Add a node"
-        from onnx import helper
-        names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-        outputs = [self.name() for _ in range(n_outputs)]
-        self.nodes.append(helper.make_node(kind, names, outputs, **attributes))
-        return outputs if n_outputs > 1 else outputs[0]
-
     def index(self, *values): # integers
         "A constant of integers"
         return self.constant(values, np.int64)
+
+# %% ../nbs/library/Onnx_Export.ipynb #8e320700
+def _op(self:Graph,
+        kind:str, # of ONNX's operators
+        *inputs, # names, or numbers and float arrays
+        n_outputs:int=1,
+        **attributes
+       ): # the name of its output; a list where there are several
+    "Add a node"
+    from onnx import helper
+    names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
+    outputs = [self.name() for _ in range(n_outputs)]
+    self.nodes.append(helper.make_node(kind, names, outputs, **attributes))
+    return outputs if n_outputs > 1 else outputs[0]
+
+Graph.op = _op
 
 # %% ../nbs/library/Onnx_Export.ipynb #442c67d4
 def _fourier_kernels():
@@ -99,6 +102,7 @@ def _next_constants(node, kinds):
         found.append(next(v for v in values if v is not None).ravel())
     return found
 
+# %% ../nbs/library/Onnx_Export.ipynb #e0e786bb
 def _encoder_weights(model):
     "Convolutions, layer norms, dense layers: (weights, bias) each, in order; position encodings"
     convolutions, norms, dense, positions = [], [], [], None
@@ -136,6 +140,7 @@ def _attention(g, x, size=64):
     mixed = g.op('Squeeze', g.op('Transpose', mixed, perm=[0, 1, 3, 2, 4]), g.index(0))
     return g.op('Reshape', mixed, g.index(0, 0, -1))
 
+# %% ../nbs/library/Onnx_Export.ipynb #76b4f2ec
 def _add_encoder(g, mel, model):
     "Outputs (1, n_frames / 2, width) of the blocks, of a spectrogram (1, 80, n_frames)"
     convolutions, norms, dense, positions = _encoder_weights(model)
@@ -187,6 +192,7 @@ def _translated(g, node, inputs):
         inputs = [g.op('Transpose', x, perm=[1, 0]) if flip else x for x, flip in zip(inputs, flips)]
     return g.op(_SAME[kind], *inputs, **{k: about[k] for k in ('axis',) if k in about})
 
+# %% ../nbs/library/Onnx_Export.ipynb #36ea8cae
 def _add_network(g, features, model):
     "Probabilities (1, n_labels) of features (1, n_columns), by an OpenVINO model"
     from openvino.passes import ConstantFolding, Manager
@@ -208,6 +214,7 @@ def _add_network(g, features, model):
             found = _translated(g, node, inputs)
         names[node.get_friendly_name()] = found
 
+# %% ../nbs/library/Onnx_Export.ipynb #23684b81
 def _add_distance(g, features, domain):
     "(1,) distance from the training clips, as domain_distance"
     d = domain
@@ -248,6 +255,7 @@ def _metadata(model, given):
                  trained_on=about.get('trained_on'), longest_s=30)
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
 
+# %% ../nbs/library/Onnx_Export.ipynb #f8dc903e
 def export_onnx(model, # see EmotionModel.load
                 path:str|Path # the file to write
                ) -> list: # the columns of the input `features`; empty where the waveform is enough
@@ -291,6 +299,18 @@ def _embeddings(paths):
             found.append((path, str(e), None))
     return found
 
+# %% ../nbs/library/Onnx_Export.ipynb #18acf7cc
+def _write_features(part, suffix, files, seconds, X):
+    "A table of features as Parquet or NumPy"
+    if suffix == '.npz':
+        with open(part, 'wb') as f:
+            np.savez(f, files=np.array(files), seconds=np.array(seconds), columns=np.array(ENCODER_FEATURES), X=X)
+        return
+    import pandas as pd
+    table = pd.DataFrame(X, columns=list(ENCODER_FEATURES))
+    pd.concat([pd.DataFrame(dict(file=files, duration_s=seconds)), table], axis=1).to_parquet(part, index=False)
+
+# %% ../nbs/library/Onnx_Export.ipynb #08ca6eab
 def export_features(paths:list, # sound files
                     out:str|Path, # ends in .parquet or .npz
                     n_jobs:int=-1 # worker processes; -1 = one a core
@@ -313,13 +333,3 @@ def export_features(paths:list, # sound files
     with replacing(out) as part:
         _write_features(part, Path(out).suffix, [str(f) for f in files], seconds, np.stack(X))
     return len(good), bad
-
-def _write_features(part, suffix, files, seconds, X):
-    "A table of features as Parquet or NumPy"
-    if suffix == '.npz':
-        with open(part, 'wb') as f:
-            np.savez(f, files=np.array(files), seconds=np.array(seconds), columns=np.array(ENCODER_FEATURES), X=X)
-        return
-    import pandas as pd
-    table = pd.DataFrame(X, columns=list(ENCODER_FEATURES))
-    pd.concat([pd.DataFrame(dict(file=files, duration_s=seconds)), table], axis=1).to_parquet(part, index=False)

@@ -159,6 +159,7 @@ def _check_table(shown, path):
         raise click.UsageError(f'{shown}: {printable(path)}: column {missing[0]!r} is missing (needed: '
                                f'{", ".join(NEEDED_COLUMNS)}; the others may be absent)')
 
+# %% ../nbs/library/Pipeline.ipynb #940f3348
 def check_value(job:str, # one of JOBS
                 name:str, # one of its parameters
                 value, # in its type; paths absolute
@@ -197,6 +198,7 @@ def _with_data(jobs):
         return jobs
     return ['combine', 'extract', *jobs]
 
+# %% ../nbs/library/Pipeline.ipynb #ff1bf0ea
 def plan(jobs:list, # names of jobs
          given=(), # pairs (parameter, value as text)
          data:str=None, # --data
@@ -357,6 +359,7 @@ RESULTS = { # what pages and README read of a run
     'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv',
                    'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}}
 
+# %% ../nbs/library/Pipeline.ipynb #55263986
 def store_run(run:Path # a run folder
              ) -> list: # the notebooks whose outputs were stored
     "Copy a run's results and outputs into nbs/; a `ValueError` where a notebook has changed since"

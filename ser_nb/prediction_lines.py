@@ -34,6 +34,7 @@ def as_line(path:str, # or another name to show
     line = f"{name:40}  {place}{emotion}  {row['confidence']:4.0%}  {voice}then {second} {row[second]:.0%}"
     return f'{line}  {reason}' if reason else line
 
+# %% ../nbs/library/Prediction_Lines.ipynb #77df50d4
 def csv_lines(path:str,
               rows:list, # dicts
               header:bool # whether a line with the names comes first

@@ -172,6 +172,7 @@ h2{break-after:avoid}
 tr{break-inside:avoid}
 .wide{overflow:visible}}'''
 
+# %% ../nbs/library/Report.ipynb #eec28d0e
 _PAGE = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">

@@ -290,6 +290,7 @@ def _merged_audit(old, new):
     kinds = {f['kind'] for f in new}
     return [f for f in old if f['kind'].endswith('_gives_emotion') and f['kind'] not in kinds] + list(new)
 
+# %% ../nbs/library/Run_Folder.ipynb #c1a769f6
 def record(folder:str|Path, # the run folder
            job:str, # the job's name
            parameters:dict, # what the job was called with, without paths

@@ -10,7 +10,7 @@ __all__ = ['WEIGHTS', 'N_BLOCKS', 'TIMEOUT_S', 'ENCODER_SR', 'ENCODER_FFT', 'ENC
 
 # %% ../nbs/library/Speech_Encoder.ipynb #547225be
 import os, struct, sys, tempfile, threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,7 @@ def _dense(x, weights, name):
     bias = weights[f'{name}/bias']
     return _with_weights(layers.Dense(len(bias)), x, weights[f'{name}/weight'].T, bias)
 
+# %% ../nbs/library/Speech_Encoder.ipynb #5755a741
 def _block(x, bias, weights, name):
     "One transformer block"
     from tensorflow.keras import activations, layers
@@ -327,6 +328,7 @@ def encoder_files() -> list: # of the OpenVINO model
     "The encoder's files in the cache: .xml, .bin and .json"
     return [encoder_dir()/f'{_MODEL}{end}' for end in ('.xml', '.bin', '.json')]
 
+# %% ../nbs/library/Speech_Encoder.ipynb #4c8076ff
 def fetch_weights(file:str|Path='' # official weights that are here already; '' = SER_NB_WEIGHTS, or fetched
                  ) -> Path: # the OpenVINO model
     """Fetch and check the encoder's weights, once, and keep its blocks as an OpenVINO model.
@@ -359,6 +361,25 @@ def _install(folder, named):
     _compiled(folder)
 
 # %% ../nbs/library/Speech_Encoder.ipynb #237d41dd
+def import_openvino(): # the module `openvino`
+    "Import OpenVINO without its converter, which takes longer than all the rest"
+    converter = 'openvino.tools.ovc'
+    left_out = 'openvino' not in sys.modules and sys.modules.setdefault(converter, None) is None
+    try:
+        import openvino
+    finally:
+        if left_out: sys.modules.pop(converter)
+    if left_out: openvino.__getattr__ = partial(_converter, openvino) # whoever converts finds it
+    return openvino
+
+def _converter(openvino, name):
+    "OpenVINO's `convert_model`, imported late"
+    if name != 'convert_model': raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    from openvino.tools.ovc import convert_model
+    openvino.convert_model = convert_model
+    return convert_model
+
+# %% ../nbs/library/Speech_Encoder.ipynb #8ac0c41d
 _LOCK = threading.Lock() # one request at a time
 
 def _check_model(folder):
@@ -368,24 +389,6 @@ def _check_model(folder):
     for name, sha256 in read_json(folder/f'{_MODEL}.json').get('files', {}).items():
         if fingerprint(folder/name) != sha256:
             raise ValueError(f'{folder/name}: changed since it was written; delete {folder}, then `ser-nb weights`')
-
-def import_openvino(): # the module `openvino`
-    "Import OpenVINO without its converter, which takes longer than all the rest"
-    converter = 'openvino.tools.ovc'
-    left_out = 'openvino' not in sys.modules and sys.modules.setdefault(converter, None) is None
-    try:
-        import openvino
-    finally:
-        if left_out: sys.modules.pop(converter)
-    if left_out: openvino.__getattr__ = lambda name: _converter(openvino, name) # whoever converts finds it
-    return openvino
-
-def _converter(openvino, name):
-    "OpenVINO's `convert_model`, imported late"
-    if name != 'convert_model': raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-    from openvino.tools.ovc import convert_model
-    openvino.convert_model = convert_model
-    return convert_model
 
 def _compiled(folder, threads=0):
     "The model, compiled for this machine"

@@ -42,6 +42,7 @@ def all_rows(*tables # feature tables, for instance train and test
     order = sorted(range(len(rows)), key=names.__getitem__)
     return rows.iloc[order].reset_index(drop=True)
 
+# %% ../nbs/library/Splits.ipynb #8b81c6cb
 def corpus_families(rows:pd.DataFrame # clips
                    ) -> pd.Series: # of each row; ravdess for ravdess_speech and ravdess_song
     "Corpora by the same speakers in the same studio"
@@ -324,6 +325,7 @@ def available_protocols(rows:pd.DataFrame # clips
             found[name] = dict(available=False, folds=0, clips=0, reason=str(e))
     return pd.DataFrame(found).T.rename_axis('protocol').astype(dict(available=bool, folds=int, clips=int))
 
+# %% ../nbs/library/Splits.ipynb #657773fd
 def _how(name, rows):
     "How a protocol divides a table, in one line"
     if name == 'random_80_20':
@@ -352,6 +354,7 @@ def _as_table(given):
         return pd.DataFrame(np.asarray(proba, np.float64), columns=list(labels))
     return pd.get_dummies(pd.Series(given), dtype=np.float64)
 
+# %% ../nbs/library/Splits.ipynb #b0b49de6
 def cross_validate(fit_predict, # function of train, test and fold: (proba, labels), a table, or (n,) labels
                    protocol, # generator of (fold, train, test)
                    checkpoint=None, # run folder that keeps the predictions of finished folds; None = nothing is kept

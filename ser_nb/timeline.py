@@ -106,6 +106,7 @@ def to_rttm(table:pd.DataFrame, # of segments
     name = '_'.join(str(file).split()) or 'recording'
     return ''.join(_rttm_line(name, row) for row in table.to_dict('records'))
 
+# %% ../nbs/library/Timeline.ipynb #57f1379a
 def _clock(seconds):
     ms = round(seconds * 1000)
     return f'{ms // 3600000:02}:{ms // 60000 % 60:02}:{ms // 1000 % 60:02}.{ms % 1000:03}'

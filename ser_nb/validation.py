@@ -75,6 +75,9 @@ def _baseline(self, train:pd.DataFrame, # training rows
     "The label of the nearest training clip"
     return nearest_neighbour(train, test, self.columns)
 
+Validation.folds, Validation.baseline = _folds, _baseline
+
+# %% ../nbs/library/Validation.ipynb #257ef6c5
 def _measure(self, name:str, # of a protocol
              parts, # (fold, train, test)
              target:str='emotion' # or label
@@ -95,7 +98,6 @@ def _table(self, name:str # of a protocol
     found = pd.DataFrame(self.scores.get(name, {}))
     return found.loc[[row for row in _SHOWN if row in found.index]]
 
-Validation.folds, Validation.baseline = _folds, _baseline
 Validation.measure, Validation.table = _measure, _table
 
 # %% ../nbs/library/Validation.ipynb #a1000011
@@ -147,6 +149,9 @@ def _random_split(self, test:pd.DataFrame, # test rows
         curves['unseen speakers'] = _certain(judged)
     save_figure(plot_reliability(curves), self.run, 'reliability')
 
+Validation.random_split = _random_split
+
+# %% ../nbs/library/Validation.ipynb #08866631
 def _data(self, train:pd.DataFrame, # training rows
           test:pd.DataFrame, # test rows
           more=None # clips of other corpora that train besides
@@ -158,4 +163,4 @@ def _data(self, train:pd.DataFrame, # training rows
                 more=0 if more is None else len(more), train_fingerprint=fingerprint(train),
                 test_fingerprint=fingerprint(test))
 
-Validation.random_split, Validation.data = _random_split, _data
+Validation.data = _data

@@ -110,6 +110,7 @@ def features_in_domain(signal:np.ndarray, # (n_samples,) at SR
     either = np.stack([extended, bare]) # extended where both are as near
     return either[domain_distance(domain, either).argmin()], limit
 
+# %% ../nbs/library/Windowing.ipynb #a9d72c03
 def windowed_features(source, # a sound file, its bytes, or (signal, sr): (n_samples,) or (n_samples, n_channels), Hz
                       columns:list, # names of features
                       domain:dict=None, # of a model, see domain_of: for bandwidth extension; None = never
