@@ -35,7 +35,7 @@ test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then
 	$(BIN)/python -m pytest
 
 # what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
-ENVIRONMENT_NBS := Proposed_System Emotion_Model Prediction library/Keras_Tools library/Model_Files library/H5_Files \
+ENVIRONMENT_NBS := Proposed_System Emotion_Model library/Keras_Tools library/Model_Files library/H5_Files \
   library/Speech_Encoder library/Classifiers
 test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy and scikit-learn
 	printf 'nbs/%s.ipynb\n' $(ENVIRONMENT_NBS) | xargs -P 2 -n 1 $(BIN)/nbdev_test --path

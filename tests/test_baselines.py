@@ -19,7 +19,7 @@ TUNE = '''
 import sys
 from ser_nb.baselines import tune_classifier
 from ser_nb.feature_extraction import read_features
-tune_classifier('dt', read_features()[0], trials=int(sys.argv[2]), storage=sys.argv[1])
+tune_classifier('dt', read_features(companions='')[0], trials=int(sys.argv[2]), storage=sys.argv[1])
 '''
 
 
@@ -27,7 +27,7 @@ def test_a_study_that_was_killed_goes_on_where_it_was(tmp_path):
     url = f'sqlite:///{tmp_path/"studies.db"}'
     running = subprocess.Popen([sys.executable, '-c', TUNE, url, '1000'])
     def trials():
-        return tune_classifier('dt', read_features()[0], trials=1, storage=url).trials
+        return tune_classifier('dt', read_features(companions='')[0], trials=1, storage=url).trials
     def kept(ts):
         return {t.number: t.value for t in ts if t.state.is_finished()}
     end = time.monotonic() + 60
@@ -46,7 +46,7 @@ def test_a_study_that_was_killed_goes_on_where_it_was(tmp_path):
 def test_the_collected_parameters_come_from_fifty_trials_of_each_classifier_on_the_shipped_training_rows():
     collected = read_parameters()
     assert set(collected) == set(SPACES)
-    rows = fingerprint(read_features()[0][['label', *FEATURES]])[:8]
+    rows = fingerprint(read_features(companions='')[0][['label', *FEATURES]])[:8]
     for name, study in collected.items():
         assert (
             study['trials'] >= 50 and len(study['history']) == study['trials'] and study['study'].endswith(rows)

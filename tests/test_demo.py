@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -303,19 +304,24 @@ def test_an_upload_that_is_none_is_refused(client, content, kind):
     assert client.post('/gradio_api/upload', content=content, headers={'Content-Type': kind}).status_code == 400
 
 
-def test_all_uploads_together_are_limited_and_what_nobody_asks_about_is_deleted(tmp_path):
-    with demo(tmp_path, max_mb=1, total_mb=3, keep_s=2) as client:
-        def send():
-            return client.post('/gradio_api/upload', files=dict(files=('a.wav', bytes(900_000)))).status_code
-        codes = [send() for _ in range(10)]
-        assert (
-            codes[:2] == [200, 200]
-            and set(codes[3:]) == {503}
-            and sum(p.stat().st_size for p in kept(tmp_path)) < 3 * 2**20)
-        for _ in range(80):
-            if not kept(tmp_path): break
-            time.sleep(.1)
-        assert not kept(tmp_path) and send() == 200
+def test_all_uploads_together_are_limited_and_what_nobody_asks_about_is_deleted(model, tmp_path):
+    from starlette.testclient import TestClient
+
+    import ser_nb.demo as page
+    with page.swept(page.Uploads(tmp_path, 1, 3), keep_s=2) as uploads:
+        app = page.guard(page.demo_app(model, uploads), uploads)
+        with TestClient(app, base_url='http://localhost') as client:
+            def send():
+                return client.post('/gradio_api/upload', files=dict(files=('a.wav', bytes(900_000)))).status_code
+            codes = [send() for _ in range(10)]
+            assert (
+                codes[:2] == [200, 200]
+                and set(codes[3:]) == {503}
+                and sum(p.stat().st_size for p in kept(tmp_path)) < 3 * 2**20)
+            for _ in range(80):
+                if not kept(tmp_path): break
+                time.sleep(.1)
+            assert not kept(tmp_path) and send() == 200
 
 
 def test_what_a_full_queue_turns_away_is_deleted(model, tmp_path, sound, monkeypatch):
@@ -332,24 +338,31 @@ def test_what_a_full_queue_turns_away_is_deleted(model, tmp_path, sound, monkeyp
         assert [Path(p).exists() for p in paths] == [c == 200 for c in codes]
 
 
-def test_a_new_start_removes_what_a_killed_demo_left_and_nothing_else(tmp_path, sound):
-    (tmp_path/'ser_nb-demo-mine').mkdir() # without a lock it is no demo's
-    (tmp_path/'elsewhere').mkdir()
-    (tmp_path/'elsewhere' / '.lock').touch()
-    (tmp_path/'ser_nb-demo-link').symlink_to(tmp_path/'elsewhere')
-    with demo(tmp_path) as living:
-        (own,) = upload(living, sound).json()
-        with demo(tmp_path) as killed:
+def test_a_new_start_removes_what_a_killed_demo_left_and_nothing_else(client, sound):
+    folder, (living,) = client.folder, client.folder.iterdir()
+    (folder/'ser_nb-demo-mine').mkdir() # without a lock it is no demo's
+    (folder/'elsewhere').mkdir()
+    (folder/'elsewhere' / '.lock').touch()
+    (folder/'ser_nb-demo-link').symlink_to(folder/'elsewhere')
+    (own,) = upload(client, sound).json()
+    try:
+        with demo(folder) as killed:
             (left,) = upload(killed, sound).json()
             killed.process.kill()
             killed.process.wait()
         assert Path(left).exists()
-        with demo(tmp_path):
+        with demo(folder):
             assert not Path(left).exists() and not Path(left).parent.parent.exists() and Path(own).exists()
-        assert living.get('/config').status_code == 200
-    assert (
-        sorted(p.name for p in tmp_path.iterdir()) == ['elsewhere', 'ser_nb-demo-link', 'ser_nb-demo-mine']
-        and (tmp_path/'elsewhere' / '.lock').exists())
+        assert client.get('/config').status_code == 200
+        names = {p.name for p in folder.iterdir()} - {living.name}
+        assert names == {'elsewhere', 'ser_nb-demo-link', 'ser_nb-demo-mine'}
+        assert (folder/'elsewhere' / '.lock').exists()
+    finally:
+        (folder/'ser_nb-demo-link').unlink()
+        (folder/'ser_nb-demo-mine').rmdir()
+        shutil.rmtree(folder/'elsewhere')
+    join(client, [file_data(own)], session='own')
+    assert 'data-emotion' in answer(client, 'own')
 
 
 def test_its_folder_and_what_it_says_of_its_policy_are_closed_to_others(client):

@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from conftest import ROOT, chromium, ser_nb
 
+from ser_nb.pipeline import setup_code, skipped_cells
+
 pytestmark = pytest.mark.browser
 
 
@@ -52,10 +54,15 @@ def lab(tmp_path):
 
 
 def copy_to_run(name, folder):
-    "A copy without outputs, whose files go to folder/run; the sources of its cells"
+    """A copy without outputs, whose files go to folder/run; the sources of its cells.
+
+    The library's demonstrations are left out, as in a job: `make test` runs them by nbdev_test.
+    """
     nb = nbformat.read(ROOT/'nbs'/f'{name}.ipynb', 4)
-    for cell in nb.cells:
+    skipped = skipped_cells(nb.cells)
+    for i, cell in enumerate(nb.cells):
         if cell.cell_type == 'code': cell.outputs = []
+        if i in skipped: cell.source = setup_code(cell.source)
         if 'parameters' in cell.metadata.get('tags', []):
             cell.source = re.sub("^out = ''", f'out = {str(folder/"run")!r}', cell.source, flags=re.M)
     nbformat.write(nb, folder/'nbs'/f'{name}.ipynb')
@@ -71,7 +78,7 @@ def pick_kernel(page, name):
     page.get_by_text(f'{name} | Idle').wait_for()
 
 
-def run_all(page, minutes=20): # two to three of a core, more on a machine that others use
+def run_all(page, minutes=20): # less than one of a core, more on a machine that others use
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
     done = page.locator('.jp-CodeCell .jp-InputPrompt').last

@@ -17,7 +17,7 @@ OWN = list(META_COLUMNS[1:])
 
 @pytest.fixture(scope='module')
 def halves():
-    train, test = (t[[*META_COLUMNS, *FEATURES]] for t in read_features())
+    train, test = (t[[*META_COLUMNS, *FEATURES]] for t in read_features(companions=''))
     return train[::5].reset_index(drop=True), test[::5].reset_index(drop=True)
 
 

@@ -65,7 +65,7 @@ import sys, numpy as np
 from ser_nb.feature_extraction import read_features
 from ser_nb.keras_tools import predict_proba, values_of
 from ser_nb.model_files import load_model, load_openvino, read_model_json
-test, run = read_features()[1], sys.argv[1]
+test, run = read_features(companions='functionals')[1], sys.argv[1]
 columns = read_model_json(run)['features']
 np.save(sys.argv[2], [load_openvino(run)(values_of(test, columns)), predict_proba(load_model(run), test, columns)])
 '''
@@ -301,7 +301,7 @@ def test_silence_noise_tones_and_music_are_not_forced_into_an_emotion_and_speech
         kind: np.mean([model.predict((x, SR)).reason[0] in (*REJECTED, 'silence') for x in some])
         for kind, some in sounds_without_speech(10, seed=1).items()}
     assert np.mean(list(rejected.values())) > .9 and min(rejected.values()) >= .5, rejected
-    test = read_features()[1]
+    test = read_features(companions='functionals')[1]
     reason = model.predict(test).reason
     assert reason.isin(REJECTED).mean() < .03 and reason[test.corpus == 'tess'].isin(REJECTED).mean() < .03
     assert model.predict((np.zeros(SR), SR)).reason[0] == 'silence'

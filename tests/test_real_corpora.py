@@ -69,7 +69,7 @@ def test_features_of_other_settings_are_named(all_clips):
 
 
 def test_the_embedded_features_are_those_of_the_original_files(reference, all_clips):
-    train, test = read_features()
+    train, test = read_features(companions='')
     assert (len(train), len(test)) == (4201, 1051)
     both = pd.concat([train, test])
     np.testing.assert_allclose(both[list(FEATURES)], reference.loc[list(zip(both.corpus, both.file))], rtol=1e-5)
@@ -84,7 +84,8 @@ def test_the_embedded_features_are_those_of_the_original_files(reference, all_cl
 
 
 def test_the_embedded_functionals_are_those_of_the_clips(all_clips):
-    some, embedded = all_clips[0][::700], pd.concat(read_features()).set_index(['corpus', 'file'])
+    embedded = pd.concat(read_features(companions='functionals')).set_index(['corpus', 'file'])
+    some = all_clips[0][::700]
     table, _ = extract(some, n_jobs=1, more='functionals functionals_0.9 functionals_noise')
     columns = [*FUNCTIONALS, *augmented_columns('0.9'), *augmented_columns('noise')]
     expected = embedded.loc[list(zip(table.corpus, table.file)), columns]

@@ -22,7 +22,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp('enrol')
     shutil.copytree(shipped_model('functionals'), folder/'run')
     about = json.loads((folder/'run'/'model.json').read_text())
-    rows = pd.concat(read_features(), ignore_index=True)
+    rows = pd.concat(read_features(companions='functionals'), ignore_index=True)
     reference = adaptation.reference_statistics(rows, about['features'])
     about['reference'] = adaptation.reference_as_text(reference)
     (folder/'run'/'model.json').write_text(json.dumps(about))
