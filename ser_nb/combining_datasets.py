@@ -109,6 +109,7 @@ def _targets(clips):
         targets[own.index] = [os.path.join(folder, os.path.relpath(os.path.abspath(p), root)) for p in own.path]
     return targets
 
+# %% ../nbs/Combining_Datasets.ipynb #f5f6237f
 def combine(clips:pd.DataFrame, # the clip table that scan gives
             out:str|Path # the folder in which DATASET/ and clips.csv are made
            ) -> pd.DataFrame: # the clip table, paths in DATASET/
@@ -144,6 +145,7 @@ def expected_clips(corpus:str # one of CORPORA
         for a in actors
         if not (e == 1 and i == 2)}
 
+# %% ../nbs/Combining_Datasets.ipynb #f45b0e57
 def coverage(clips:pd.DataFrame # a clip table
             # by corpus and speaker: expected, found, missing; of RAVDESS and TESS, where they are there
             ) -> pd.DataFrame:

@@ -208,6 +208,7 @@ def _unique_files(meta, clips):
         names[segments] = names[segments] + starts[segments].map('@{:g}'.format)
     return names
 
+# %% ../nbs/Feature_Extraction.ipynb #0a574d61
 def _metadata(clips):
     "META_COLUMNS of a clip table as text, and statements where they are known; what is missing is empty"
     for column in ('file', 'path', 'speaker', 'emotion'):

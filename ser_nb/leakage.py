@@ -349,6 +349,7 @@ def _recheck_shortcuts(folder):
     there = clips.path.map(lambda p: Path(p).is_file())
     return audit_shortcuts(clips[there]) if there.any() else None
 
+# %% ../nbs/library/Leakage.ipynb #a1772892
 def _audit_run(folder):
     "A run's findings: checked again where that is possible, else as they were recorded, with a note that says which"
     metrics = read_json(folder/'metrics.json')
