@@ -253,6 +253,7 @@ def _about_table(table, reason):
     "A reason that names the table, and is short also where a cell of it is not"
     return printable(reason if table in reason else f'{table}: {reason}')[:1000]
 
+# %% ../nbs/library/Command_Line.ipynb #a90d9526
 @main.command()
 @click.argument('table', default='')
 def audit(table):

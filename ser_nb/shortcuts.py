@@ -70,6 +70,7 @@ def _from_columns(columns, emotion, fold):
         predicted[here] = forest.fit(values[~here], emotion[~here]).predict(values[here])
     return predicted
 
+# %% ../nbs/library/Shortcuts.ipynb #d4a7347d
 def _format_columns(clips):
     "File format as columns of 0 and 1; none where all clips have one"
     known = clips[[c for c in ('container', 'sample_rate', 'channels') if c in clips]].astype(str)
