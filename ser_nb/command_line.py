@@ -9,6 +9,7 @@ __all__ = ['main', 'main_entry', 'job_help', 'run', 'printable_lines', 'kernel',
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import click
@@ -32,11 +33,17 @@ _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
   ser-nb report RUN...     runs as pages
   ser-nb --help            every command"""
 
+def _show_warning(message, *where):
+    "A warning as a line, without the place in the code that Python adds"
+    click.echo(f'warning: {printable(str(message))}', err=True)
+
 @click.group(context_settings=dict(help_option_names=['-h', '--help']), invoke_without_command=True)
 @click.version_option(package_name='ser_nb')
 @click.pass_context
 def main(ctx):
     "ser_nb: speech emotion recognition as a suite of notebooks."
+    ctx.with_resource(warnings.catch_warnings())
+    warnings.showwarning = _show_warning
     if ctx.invoked_subcommand is None:
         click.echo(_NEXT.format(jobs=', '.join(JOBS)))
 

@@ -293,6 +293,8 @@ def _read_format(source):
 
 def _refuse_empty(source, pattern):
     "Say what to give where no clip was found"
+    if Path(source).is_file():
+        raise ValueError(f'{source}: no row is a clip')
     files = [p.name for p in find_files(source)]
     seen = f'for instance {files[0]!r}' if files else 'it is empty'
     raise ValueError(

@@ -304,3 +304,11 @@ def test_lines_of_emobox_are_read_with_their_speakers(tmp_path):
     (tmp_path/'ased_train_fold_1.jsonl').write_text('{"wav": "x.wav", "emo": "a"}\nnonsense\n')
     with pytest.raises(ValueError, match='ased_train_fold_1.jsonl, line 2'):
         read_emobox(tmp_path)
+
+
+def test_a_table_in_which_no_row_is_a_clip_says_so_in_lines_of_its_own(tmp_path):
+    from campaign import command
+    (tmp_path/'clips.csv').write_text('path,emotion,speaker\na.wav,,x\n')
+    code, _, said = command('corpus', tmp_path/'clips.csv')
+    assert code == 2 and f'{tmp_path}/clips.csv: no row is a clip' in said
+    assert said.startswith('warning: ') and '.py:' not in said, said
