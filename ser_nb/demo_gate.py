@@ -9,6 +9,7 @@ __all__ = ['LOCAL_NAMES', 'EVENTS', 'remove_leftovers', 'private_folder', 'Refus
 
 # %% ../nbs/library/Demo_Gate.ipynb #e0a00004
 import asyncio, json, os, re, secrets, shutil, stat, tempfile, threading, time
+from collections import OrderedDict, deque
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -91,6 +92,7 @@ class Uploads:
                  total_mb:float=500): # all uploads together
         self.root, self.max_bytes, self.budget = Path(root), round(max_mb * 2**20), Budget(round(total_mb * 2**20))
         self.waiting = {} # path -> (bytes, time it was added)
+        self.live = OrderedDict() # session of a live microphone -> paths of its pieces, in order
 
     def add(self, file, name): # an open file and the sender's name for it; its path
         folder, suffix = self.root/secrets.token_hex(16), Path(name or '').suffix.lower()
@@ -102,6 +104,18 @@ class Uploads:
         with open(path, 'xb') as f: shutil.copyfileobj(file, f)
         self.waiting[str(path)] = size, time.monotonic()
         return str(path)
+
+    def add_pieces(self, session, paths): # of Gradio; paths that `add` gave
+        "Note the next pieces of a live microphone: Gradio forgets those that come while it is busy"
+        self.live.setdefault(session, deque(maxlen=256)).extend(paths)
+        while len(self.live) > 64: self.live.popitem(last=False)
+
+    def pieces(self, session, path): # of Gradio; the piece that it has not forgotten
+        "That piece and those before it, in order"
+        queue = self.live.get(session, ())
+        if path not in queue: return [path]
+        found = [queue.popleft() for _ in range(queue.index(path) + 1)]
+        return [p for p in found if p in self.waiting or p == path]
 
     @contextmanager
     def taken(self, path): # a path that `add` gave; a ValueError for any other
@@ -216,7 +230,7 @@ _FILE = '/gradio_api/file=' # what the page plays back while it waits for a pred
 def _uploaded(path, uploads): return path.startswith(_FILE) and path[len(_FILE):] in uploads.waiting
 
 # %% ../nbs/library/Demo_Gate.ipynb #e0a00007
-EVENTS = 7 # of the page: a recording, a file, three examples, a live microphone, its start; no others
+EVENTS = 9 # of the page: a recording, a file, three examples, a live microphone, its start, a voice, its end; no others
 
 def named_uploads(body:bytes, # of a request to predict
                   uploads:Uploads
@@ -281,6 +295,8 @@ def guard(app, # an ASGI application
         if scope['path'] == _JOIN or _CHUNK.fullmatch(scope['path']):
             body = await _whole_body(receive, 2**16)
             named = [] if scope['path'].endswith('/close') else named_uploads(body, uploads)
+            if named and scope['path'] != _JOIN:
+                uploads.add_pieces(json.loads(body)['session_hash'], named)
             receive, send = _again(body, receive), _discarding(send, uploads, named)
         return receive, send
     async def guarded(scope, receive, send):

@@ -495,7 +495,23 @@ def test_a_live_microphone_gets_a_timeline_and_leaves_nothing_behind(page):
     page.locator('#live_answer .row svg').first.wait_for(timeout=60000)
     page.locator('#live').get_by_role('button', name='Stop').first.click()
     assert 'listening' in page.locator('#live_answer').inner_text()
-    page.get_by_role('tab', name='A clip or a recording').click()
+    page.get_by_role('tab', name='A recording').click()
+
+
+def test_a_voice_is_enrolled_by_microphone_compared_with_and_forgotten(page, one_of_each):
+    page.set_viewport_size(dict(width=1280, height=900))
+    page.get_by_role('tab', name='Your voice').click()
+    page.locator('#voice').get_by_role('button', name='Record').first.click()
+    page.wait_for_timeout(14000)
+    page.locator('#voice').get_by_role('button', name='Stop').first.click()
+    page.get_by_text('Your voice is known by').wait_for(timeout=60000)
+    page.get_by_role('tab', name='A recording').click()
+    assert 'compared with your voice' in choose(page, one_of_each[2])
+    page.get_by_role('tab', name='Your voice').click()
+    page.get_by_role('button', name='Forget my voice').click()
+    page.get_by_text('Your voice is forgotten').wait_for(timeout=20000)
+    page.get_by_role('tab', name='A recording').click()
+    assert 'compared with your voice' not in choose(page, one_of_each[3])
 
 
 def test_a_piece_of_a_stream_names_uploads_and_nothing_else(client, secret, sound):

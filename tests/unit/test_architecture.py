@@ -15,6 +15,7 @@ ORDER = """files run_folder workers containers audio fourier corpora name_patter
 spectral functionals speech_encoder augmentation corruptions feature_store keras_tools
 feature_extraction metrics splits validation shortcuts leakage combining_datasets proposed_system emotion_model
 out_of_domain adaptation h5_files model_files timing windowing prediction turns streaming onnx_export timeline demo_gate
+demo_html
 demo classifiers tuning ablations baselines ladder robustness report
 benchmark_extraction benchmark_training benchmark_encoder benchmark_estimators
 benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_inputs
