@@ -25,6 +25,7 @@ from .predict_commands import demo, enrol, export, listen, predict
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
 
   ser-nb predict FILE      the emotion of a recording, with the model that comes with the package
+  ser-nb predict FOLDER --out answers.parquet   many files into one table; --resume goes on after a stop
   ser-nb enrol NAME FILE   a minute of a speaker's speech, for predict --speaker NAME
   ser-nb listen            live: the microphone, or raw samples on standard input
   ser-nb demo              the same as a page in the browser, for microphone and files

@@ -63,6 +63,7 @@ class _InTurn:
         with _turns:
             return self.model.predict_columns(*args)
 
+# %% ../nbs/library/Demo.ipynb #d0e00069
 class LiveSound:
     "A microphone: its sound waits in a buffer, and a thread predicts it window by window"
     def __init__(self, model): # see EmotionModel.load
@@ -161,6 +162,7 @@ class Voices:
         statistics = self.of.get(session)
         return adapted_model(model, statistics) if statistics else model
 
+# %% ../nbs/library/Demo.ipynb #d0e00071
 def enrol_voice(model:EmotionModel, # see EmotionModel.load
                 path:str, # of an upload, which is deleted: ordinary speech
                 uploads:Uploads, # where it must be
@@ -243,7 +245,8 @@ def _live_tab(gr, model, uploads, voices):
     def predict_chunk(path, request: gr.Request):
         session = request.session_hash
         sound = live.get(session, voices.model(session, model))
-        shown = [answer_live(p, uploads, sound) for p in uploads.pieces(session, path)] if path else []
+        pieces = uploads.live.until(session, path) if path else []
+        shown = [answer_live(p, uploads, sound) for p in pieces if p in uploads.waiting]
         return next((html for html in reversed(shown) if html), None) or gr.skip()
     def start(request: gr.Request):
         live.forget(request.session_hash)
