@@ -82,7 +82,8 @@ def evaluate_splits(rows:pd.DataFrame, # features of all clips, see all_rows
         result = fit_predict(train, test, names, parameters, features, machine()['cores'], f'split {seed}', **how)
         for found, scored in zip(each, evaluate(test, *result, repeats=0)):
             found.append(scored)
-    def means(found): return {n: mean_scores([s[n] for s in found]) | dict(splits=len(found)) for n in names}
+    def mean_of(name, found): return mean_scores([s[name] for s in found]) | dict(splits=len(found))
+    def means(found): return {n: mean_of(n, found) for n in names}
     return tuple(means(found) if found and found[0] else {} for found in each)
 
 # %% ../nbs/Baselines.ipynb #98bf93b5
@@ -197,7 +198,8 @@ def study_table(tuned:dict # classifier -> study
                ) -> pd.DataFrame: # by classifier: score, score_sd, trials, pruned, date
     "Where parameters come from"
     columns = ['score', 'score_sd', 'trials', 'pruned', 'date']
-    return pd.DataFrame({m: {k: study.get(k, '') for k in columns} for m, study in tuned.items()}).T
+    def row(study): return [study.get(k, '') for k in columns]
+    return pd.DataFrame.from_dict({m: row(study) for m, study in tuned.items()}, orient='index', columns=columns)
 
 def ablation_verdicts(rows:pd.DataFrame, # features of all clips
                       models:str, # of the ablations; '' = the stored results
@@ -218,7 +220,8 @@ def without_seconds(scored:dict # classifier -> scores, fit_s, predict_s
                    ) -> dict: # classifier -> scores
     "Scores as they go into metrics.json"
     times = ('fit_s', 'predict_s', 'fit_s_sd', 'predict_s_sd')
-    return {n: {k: v for k, v in s.items() if k not in times} for n, s in scored.items()}
+    def kept(s): return {k: v for k, v in s.items() if k not in times}
+    return {n: kept(s) for n, s in scored.items()}
 
 def by_protocol(shipped:dict, # classifier -> scores
                 over:dict, # classifier -> mean scores over splits

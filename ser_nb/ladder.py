@@ -104,7 +104,8 @@ def plot_ladder(tables:dict, # name of a model -> what ladder gives
     "UAR from step to step; small points are single folds"
     import matplotlib.pyplot as plt
     import seaborn as sns
-    steps = [s for s in LADDER if any(s in set(t.step) for t in tables.values())]
+    taken = {step for t in tables.values() for step in t.step}
+    steps = [step for step in LADDER if step in taken]
     means = pd.DataFrame({name: t.groupby('step').uar.mean() for name, t in tables.items()}).reindex(steps)
     fig, ax = plt.subplots(figsize=(8.4, 4), layout='constrained')
     for (name, table), colour in zip(tables.items(), sns.color_palette('colorblind')):
@@ -180,8 +181,8 @@ def more_protocols(rows:pd.DataFrame, # features of all clips
 def more_table(more:dict # protocol -> model -> scores
               ) -> pd.DataFrame: # by protocol and model: uar, accuracy, folds
     "The protocols that are no step, as a table"
-    return pd.DataFrame({(p, name): {k: s[k] for k in ('uar', 'accuracy', 'folds')}
-                         for p, each in more.items() for name, s in each.items()}).T
+    rows = {(protocol, name): s for protocol, each in more.items() for name, s in each.items()}
+    return pd.DataFrame(rows).T[['uar', 'accuracy', 'folds']].astype(float) if rows else pd.DataFrame()
 
 # %% ../nbs/Ladder.ipynb #989ea2a1
 def ladder_scores(tables:dict, # model -> what ladder gives
@@ -193,7 +194,7 @@ def ladder_scores(tables:dict, # model -> what ladder gives
     for step in steps:
         folds = {name: t.loc[t.step == step, four].to_dict('records') for name, t in tables.items()}
         found[f'ladder: {step}'] = {name: mean_scores(each) for name, each in folds.items()}
-    def is_one(name): return name.split('_ci')[0].split('_sd')[0] in four
+    def kept(s): return {k: v for k, v in s.items() if k.split('_ci')[0].split('_sd')[0] in four}
     for protocol, each in more.items():
-        found[protocol] = {name: {k: v for k, v in s.items() if is_one(k)} for name, s in each.items()}
+        found[protocol] = {name: kept(s) for name, s in each.items()}
     return found
