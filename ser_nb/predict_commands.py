@@ -127,7 +127,7 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
 @click.option('--speaker', default='', metavar='NAME', help='An enrolled speaker, see ser-nb enrol.')
 @click.option('--adapt', 'corpus', default='', metavar='FOLDER|self',
               help='Adapt to the sounds in a folder: same microphone, room and language; no labels. '
-                   'self: each recording by its own windows, where it is of one voice in several moods.')
+                   'self: each recording by its own windows; for one voice in several moods, worse for one mood.')
 @click.option('--turns', default='', metavar='RTTM',
               help="Who spoke when: a row a turn, each speaker by their own statistics.")
 @click.option('--out', default='', metavar='FILE', help='Write one table: .parquet, .csv or .jsonl; for many files.')
