@@ -20,7 +20,7 @@ from .keras_tools import import_keras, one_hot, start_training, validation_parts
 from .metrics import emotion_proba, fit_temperature, risk_coverage
 from .spectral import N_MELS
 from .speech_encoder import ENCODER_FEATURES
-from .splits import corpus_families
+from .splits import corpus_families, speaker_ids
 
 # %% ../nbs/Emotion_Model.ipynb #000fac99
 MODELS = dict(
@@ -69,7 +69,7 @@ def normalise_speakers(table:pd.DataFrame, # features of clips, with corpus and 
     "Features in standard deviations from their speaker's mean; no label is used"
     columns = columns_of(model)
     levelled = pd.DataFrame(at_one_level(values_of(table, columns), columns), columns=columns, index=table.index)
-    by = levelled.groupby([table.corpus.str.replace('_(speech|song)$', '', regex=True), table.speaker])
+    by = levelled.groupby([corpus_families(table), speaker_ids(table)])
     scaled = (levelled - by.transform('mean')) / by.transform('std', ddof=0).clip(lower=1e-6)
     about = table.drop(columns=columns)
     return pd.concat([about, scaled.assign(**{LOUDNESS: 0.}).astype(np.float32)], axis=1)
@@ -77,8 +77,9 @@ def normalise_speakers(table:pd.DataFrame, # features of clips, with corpus and 
 # %% ../nbs/Emotion_Model.ipynb #38d8c2b3
 def speaker_weights(train:pd.DataFrame # training rows
                    ) -> np.ndarray: # (n_clips,), 1 on average
-    "Weights of clips that let every speaker count alike"
-    weight = 1 / train.speaker.map(train.speaker.value_counts()).to_numpy(float)
+    "Weights of clips that let every speaker count alike; two corpora may have speakers of the same name"
+    speakers = speaker_ids(train)
+    weight = 1 / speakers.map(speakers.value_counts()).to_numpy(float)
     return np.float32(weight / weight.mean())
 
 def _solve_shrunk(within, total, shrinkage, right):
@@ -112,7 +113,7 @@ def capped(train:pd.DataFrame, # training rows
           ) -> np.ndarray: # positions of the kept rows, in order
     "A subset in which no known speaker has more than so many clips of a label"
     order = np.random.default_rng(seed).permutation(len(train))
-    drawn = train[['speaker', 'label']].iloc[order]
+    drawn = train[['label']].assign(speaker=speaker_ids(train)).iloc[order]
     few = (drawn.groupby(['speaker', 'label']).cumcount() < n) | (drawn.speaker == '')
     return np.sort(order[few.to_numpy()])
 
@@ -244,7 +245,7 @@ def _parts(train, seed, n_parts=3):
     families = corpus_families(train)
     if families.nunique() > 2:
         return families.astype('category').cat.codes.to_numpy()
-    return validation_parts(train, 'speakers', n_parts, seed)
+    return validation_parts(train[['label']].assign(speaker=speaker_ids(train)), 'speakers', n_parts, seed)
 
 def _proba(network, X, labels, known):
     "(n_clips, n_labels) probabilities of raw features by a network that may lack some of the labels"
