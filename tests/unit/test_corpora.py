@@ -55,7 +55,22 @@ PUBLISHED = [
     ('baved', '2/10-m-24-3-2-1015.wav', '10', 'male', 'high'),
     ('urdu', 'Angry/SM1_F1_A01.wav', 'SM1', 'male', 'angry'),
     ('asvp_esd', 'actor_16/03-01-12-01-01-16-02-03-02-01.wav', '16', 'male', 'disappointment'),
+    # from the lists of EmoBox (github.com/emo-box/EmoBox, data/*/fold_1), which name the published files
+    ('aesdd', 'downloads/aesdd/sadness/s02 (5)b.wav', '5', '', 'sad'),
+    ('aesdd', 'downloads/aesdd/disgust/d18 (6).wav', '6', '', 'disgust'),
+    ('savee', 'downloads/savee/JE_su11.wav', 'JE', 'male', 'surprised'),
+    ('emodb', 'downloads/emodb/wav/16a04Lc.wav', '16', 'female', 'boredom'),
+    ('emodb', 'downloads/emodb/wav/15b10Ac.wav', '15', 'male', 'fearful'),
+    ('urdu', 'downloads/urdu/Angry/SM4_F48_A0100.wav', 'SM4', 'male', 'angry'),
+    ('shemo', 'downloads/shemo/female/F24A66.wav', 'F24', 'female', 'angry'),
+    ('mesd', 'Mexican Emotional Speech Database (MESD)/Fear_F_A_por_favor.wav', 'F', 'female', 'fearful'),
+    # from the corpus's own README (github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset): speaker, m or f, age, word,
+    # level 0 to 2, record
+    ('baved', '0/61-f-21-6-0-1935.wav', '61', 'female', 'low'),
 ]
+# the women of github.com/CheyneyComputerScience/CREMA-D, VideoDemographics.csv
+CREMA_WOMEN = '''02 03 04 06 07 08 09 10 12 13 18 20 21 24 25 28 29 30 37 43 46 47 49 52 53 54 55 56 58 60 61 63 72 73
+74 75 76 78 79 82 84 89 91'''.split()
 
 
 @pytest.fixture
@@ -75,6 +90,12 @@ def test_a_published_name_is_recognised_as_its_corpus_and_read(folder, corpus, p
     row = clips.iloc[0]
     assert (row.speaker, row.gender, row.emotion) == (speaker, gender, emotion)
     assert row.label == (f'{gender}_{emotion}' if gender else emotion)
+
+
+def test_the_gender_of_each_actor_of_crema_d_is_that_of_its_table(folder):
+    _, clips, unplaced = recognise(folder(*[f'{1000 + i}_IEO_ANG_LO.wav' for i in range(1, 92)]))
+    women = clips.speaker[clips.gender == 'female'].str[2:].tolist()
+    assert women == CREMA_WOMEN and len(clips) == 91 and set(clips.gender) == {'female', 'male'}
 
 
 def test_every_corpus_of_the_package_has_a_published_name_here():

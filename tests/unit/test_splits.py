@@ -95,3 +95,19 @@ def test_the_ladder_runs_on_a_corpus_that_is_neither_ravdess_nor_tess():
     assert set(left_out) == {'copies before the split', 'another corpus'} and all(left_out.values())
     table = ladder.ladder(corpus(), lambda train, test, fold: splits.nearest_neighbour(train, test))
     assert set(table.step) == set(steps)
+
+
+def test_two_speakers_of_one_name_in_two_corpora_are_two_speakers(tmp_path):
+    from ser_nb.validation import Validation
+    rows = pd.concat([corpus(), corpus().assign(corpus='other')], ignore_index=True)
+    names = splits.speaker_names(rows)
+    assert names.nunique() == 2 * corpus().speaker.nunique() and splits.speaker_names(corpus()).tolist() == list(
+        corpus().speaker)
+    own = splits.normalised_by_speaker(rows)[splits.feature_columns(rows)].groupby(names.to_numpy()).mean()
+    assert np.allclose(own, 0, atol=1e-4)
+    v = Validation(tmp_path, '1nn', lambda train, test, fold: splits.nearest_neighbour(train, test),
+                   splits.feature_columns(rows))
+    (tmp_path/'figures').mkdir()
+    v.details(v.measure('unseen_speakers', splits.unseen_speakers(rows)))
+    groups = pd.DataFrame(v.scores['unseen_speakers']['1nn']['groups'])
+    assert (groups.group == 'speaker').sum() == names.nunique()
