@@ -136,7 +136,7 @@ def existing_path(name:str, # the parameter, for the message
 # %% ../nbs/library/Pipeline.ipynb #a4f4466a
 _ALLOWED = { # by job and parameter: the values that it may have
     'extract': dict(output=('csv', 'parquet')),
-    'model': dict(model=('', 'encoder', 'functionals')),
+    'model': dict(model=('', 'encoder', 'functionals'), base=('', 'encoder', 'functionals')),
     'ladder': dict(model=('1nn', 'functionals', 'article'))}
 _LOWEST = {'model': dict(splits=0, folds=-1), 'ladder': dict(epochs=0), 'robustness': dict(n=0)}
 _FEATURE_FOLDERS, _TABLES = ('features_dir', 'other_dir'), ('clips', 'data_dir')

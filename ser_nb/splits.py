@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPEAKER_FOLDS', 'FEW_SPEAKERS', 'N_SPEAKER_FOLDS', 'NORMALISATIONS', 'PROTOCOLS', 'clip_identity', 'all_rows',
-           'corpus_families', 'speaker_ids', 'sentence_ids', 'random_splits', 'feature_columns', 'nearest_neighbour',
-           'has_published_folds', 'speaker_folds', 'sentence_folds', 'unseen_speakers', 'inner_folds', 'normalised_by',
-           'normalised_by_speaker', 'unseen_speakers_normalised', 'unseen_sentences', 'leave_one_corpus_out',
-           'across_corpora', 'available_protocols', 'cross_validate', 'corpus_scores']
+           'corpus_families', 'speaker_ids', 'speaker_names', 'sentence_ids', 'random_splits', 'feature_columns',
+           'nearest_neighbour', 'has_published_folds', 'speaker_folds', 'sentence_folds', 'unseen_speakers',
+           'inner_folds', 'normalised_by', 'normalised_by_speaker', 'unseen_speakers_normalised', 'unseen_sentences',
+           'leave_one_corpus_out', 'across_corpora', 'available_protocols', 'cross_validate', 'corpus_scores']
 
 # %% ../nbs/library/Splits.ipynb #31d6d722
 from functools import lru_cache
@@ -53,6 +53,13 @@ def speaker_ids(rows:pd.DataFrame # clips
     "Speakers by name within their corpus"
     speaker = rows.speaker.fillna('').astype(str)
     return (corpus_families(rows) + ' ' + speaker).where(speaker != '', '')
+
+def speaker_names(rows:pd.DataFrame # clips
+                 ) -> pd.Series: # of each row; '' where the speaker is unknown
+    "Speakers by name, with their corpus where two corpora share a name"
+    ids = speaker_ids(rows)
+    known = rows.speaker.fillna('').astype(str)
+    return ids if known.nunique() < ids.nunique() else known
 
 def sentence_ids(rows:pd.DataFrame # clips
                 ) -> pd.Series: # of each row, 'corpus sentence'; '' where the sentence is unknown
@@ -137,7 +144,7 @@ def speaker_folds(rows:pd.DataFrame, # clips
     if ids.nunique() < 2:
         raise ValueError('all clips are by one speaker')
     if ids.nunique() < FEW_SPEAKERS:
-        return ids if rows.speaker.nunique() < ids.nunique() else rows.speaker.astype(str)
+        return speaker_names(rows)
     return pd.Series(_group_folds(ids, rows.emotion, min(n_folds, ids.nunique()), seed) + 1, index=rows.index)
 
 # %% ../nbs/library/Splits.ipynb #a51da15b
@@ -218,7 +225,7 @@ def normalised_by(rows:pd.DataFrame, # clips
 def normalised_by_speaker(rows:pd.DataFrame # clips
                          ) -> pd.DataFrame: # the same rows
     "Features in standard deviations from their speaker's mean, in each corpus; no label is used"
-    return normalised_by(rows, [rows.corpus, rows.speaker])
+    return normalised_by(rows, [rows.corpus, speaker_ids(rows)])
 
 def unseen_speakers_normalised(rows:pd.DataFrame, # clips
                                **how # as for unseen_speakers

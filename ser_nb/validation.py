@@ -17,7 +17,7 @@ from .metrics import (class_report, cross_fitted_abstention, ece, plot_class_f1,
                             plot_reliability, predicted, probabilities, protocol_scores, risk_coverage, score_cis,
                             scores, scores_by_group)
 from .run_folder import save_figure
-from .splits import cross_validate, nearest_neighbour
+from .splits import cross_validate, nearest_neighbour, speaker_names
 
 # %% ../nbs/library/Validation.ipynb #a1000006
 _SHOWN = ['uar', 'accuracy', 'accuracy_sd', 'macro_f1', 'min_class_f1', 'min_class_f1_sd', 'classes', 'folds']
@@ -107,7 +107,8 @@ def _details(self, judged # predictions of measure, or None
     if judged is None:
         return []
     emotions = predicted(judged, 'emotion')
-    groups = scores_by_group(judged, emotions, by=('gender', 'speaker'))
+    named = judged.assign(speaker=speaker_names(judged)) # two speakers of one name are two rows
+    groups = scores_by_group(named, emotions, by=('gender', 'speaker'))
     self.scores['unseen_speakers'][self.model]['groups'] = groups.to_dict('records')
     title = f'Unseen speakers: {np.mean(emotions == judged.emotion):.1%} of {len(judged):,} clips right'
     save_figure(plot_confusion(judged.emotion, emotions, title), self.run, 'confusion_unseen')

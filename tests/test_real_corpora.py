@@ -236,6 +236,19 @@ def test_each_corpus_goes_through_combine_extract_model_and_ladder(data, folder,
     assert any(line.startswith('random_80_20: flattering') for line in score_notes(metrics))
 
 
+def test_a_few_labelled_clips_fine_tune_the_shipped_model_and_the_gain_is_reported(data, tmp_path, capsys):
+    source, _ = few_clips(data/'more'/'EMOVO', tmp_path/'in', speakers=3, clips=3)
+    out = tmp_path/'run'
+    metrics = run_here(['model'], out, *SMALL, ('base', 'functionals'), data=str(source))
+    found = {name: find_score(metrics, 'unseen_speakers', name) for name in ('functionals', 'functionals_unchanged')}
+    assert all(0 <= s['uar'] <= 1 and s['clips'] > 0 for s in found.values())
+    assert 'fine-tuned: UAR on held-out speakers' in capsys.readouterr().out
+    about = json.loads((out/'model.json').read_text())
+    assert set(about['labels']) >= {'female_angry', 'male_disgust'}
+    corpora = metrics['data']['corpora']
+    assert corpora['emovo'].startswith('63 clips') and {'tess', 'nemo', 'ravdess_speech'} < set(corpora)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('folder', CORPORA)
 def test_each_corpus_goes_through_the_command(data, folder, tmp_path):

@@ -11,12 +11,11 @@ from conftest import ROOT
 pytestmark = pytest.mark.unit
 
 # design.md's table, from bottom to top: a module imports only from those before it
-ORDER = """files run_folder workers containers audio fourier corpora name_patterns corpus_adapters corpus_formats
-spectral functionals speech_encoder augmentation corruptions feature_store keras_tools
+ORDER = """files run_folder workers containers audio fourier corpora name_patterns corpus_adapters
+corpus_formats spectral functionals speech_encoder augmentation corruptions feature_store keras_tools
 feature_extraction metrics splits validation shortcuts leakage combining_datasets proposed_system emotion_model
-out_of_domain adaptation h5_files model_files timing windowing prediction turns streaming onnx_export timeline demo_gate
-demo_html
-demo classifiers tuning ablations baselines ladder robustness report
+out_of_domain adaptation h5_files model_files fine_tuning timing windowing prediction turns streaming onnx_export
+timeline demo_gate demo_html demo classifiers tuning ablations baselines ladder robustness report
 benchmark_extraction benchmark_training benchmark_encoder benchmark_estimators
 benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_inputs
 predict_folders predict_commands command_line""".split()
