@@ -256,7 +256,7 @@ def _bad_rows(clips, numbers):
     yield 'end_s', end <= start.fillna(0), 'after start_s'
 
 def _check_clips(clips, numbers, path, errors):
-    "Rows that are right; an error, or a warning, for the first that is not"
+    "Rows that are right; a warning for the first that is not, or an error: on request, and where none is right"
     import pandas as pd
     good, first = pd.Series(True, clips.index), ''
     for column, wrong, right in _bad_rows(clips, numbers):
@@ -265,7 +265,7 @@ def _check_clips(clips, numbers, path, errors):
             right = right.format(gender=row.gender[:20], emotion=row.emotion[:20])
             first = f'{path}, row {wrong.argmax() + 1}, column {column!r}: {str(row[column])[:40]!r} is not {right}'
         good &= ~wrong
-    if first and errors == 'raise':
+    if first and (errors == 'raise' or not good.any()):
         raise ValueError(first)
     if first:
         warnings.warn(f'{first} (rows left out: {(~good).sum():,} of {len(good):,})', stacklevel=3)

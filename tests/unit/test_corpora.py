@@ -327,9 +327,13 @@ def test_lines_of_emobox_are_read_with_their_speakers(tmp_path):
         read_emobox(tmp_path)
 
 
-def test_a_table_in_which_no_row_is_a_clip_says_so_in_lines_of_its_own(tmp_path):
+def test_a_table_in_which_no_row_is_a_clip_is_refused_and_one_with_some_is_read_with_a_warning(tmp_path):
     from campaign import command
-    (tmp_path/'clips.csv').write_text('path,emotion,speaker\na.wav,,x\n')
-    code, _, said = command('corpus', tmp_path/'clips.csv')
-    assert code == 2 and f'{tmp_path}/clips.csv: no row is a clip' in said
-    assert said.startswith('warning: ') and '.py:' not in said, said
+    table = tmp_path/'clips.csv'
+    for rows, fault in (('', 'no row is a clip'), ('a.wav,,x\n', "row 1, column 'emotion': '' is not an emotion")):
+        table.write_text(f'path,emotion,speaker\n{rows}')
+        code, _, said = command('corpus', table)
+        assert code == 2 and fault in said and str(table) in said and 'warning' not in said, said
+    table.write_text('path,emotion,speaker\na.wav,,x\nb.wav,sad,x\n')
+    code, _, said = command('corpus', table)
+    assert code == 0 and said.startswith('warning: ') and 'rows left out: 1 of 2' in said and '.py:' not in said, said
