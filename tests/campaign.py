@@ -171,8 +171,8 @@ def write_sounds(kind, rng, folder, n, name='{i:03}.{kind}'):
 
 def with_shared_model():
     "The command loads its model once for all calls"
-    import ser_nb.command_line as command_line
-    command_line._load_model = lambda run, name='': loaded()
+    import ser_nb.predict_commands as predict_commands
+    predict_commands.chosen_model = lambda run, name: loaded()
 
 
 @lru_cache
