@@ -21,6 +21,22 @@ from .files import replacing
 from .name_patterns import check_reading
 from .predict_commands import demo, enrol, export, listen, predict
 
+# %% ../nbs/library/Command_Line.ipynb #c0ffee02
+def _show_warning(message, *where):
+    "A warning as a line, without the place in the code that Python adds"
+    click.echo(f'warning: {printable(str(message))}', err=True)
+
+class _Commands(click.Group):
+    "Commands that end in a line where a model turns out to be damaged"
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except ValueError as e:
+            from ser_nb.model_files import ModelError
+            if not isinstance(e, ModelError):
+                raise
+            raise click.ClickException(printable(str(e))) from None
+
 # %% ../nbs/library/Command_Line.ipynb #401f0fdb
 _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
 
@@ -34,11 +50,7 @@ _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
   ser-nb report RUN...     runs as pages
   ser-nb --help            every command"""
 
-def _show_warning(message, *where):
-    "A warning as a line, without the place in the code that Python adds"
-    click.echo(f'warning: {printable(str(message))}', err=True)
-
-@click.group(context_settings=dict(help_option_names=['-h', '--help']), invoke_without_command=True)
+@click.group(cls=_Commands, context_settings=dict(help_option_names=['-h', '--help']), invoke_without_command=True)
 @click.version_option(package_name='ser_nb')
 @click.pass_context
 def main(ctx):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_FORMAT', 'OPENVINO_FILES', 'MAX_BYTES', 'MAX_SECONDS', 'MAX_MEMORY', 'LICENCES', 'read_model_file',
-           'holds_code', 'read_model_files', 'read_model_json', 'shipped_model', 'load_openvino', 'try_model',
-           'training_data', 'save_openvino', 'save_model', 'load_model']
+           'holds_code', 'read_model_files', 'read_model_json', 'ModelError', 'shipped_model', 'load_openvino',
+           'try_model', 'training_data', 'save_openvino', 'save_model', 'load_model']
 
 # %% ../nbs/library/Model_Files.ipynb #f1000003
 import hashlib
@@ -194,6 +194,9 @@ def _check_ends(model, n_features, n_labels):
 # %% ../nbs/library/Model_Files.ipynb #f1000020
 _running = threading.Lock() # two first uses of OpenVINO's bindings at once may wait for each other forever
 
+class ModelError(ValueError):
+    "A model that loads, but whose outputs are no probabilities"
+
 def _runner(network, n_labels, path):
     "A function of features that gives probabilities, checked"
     def proba(X):
@@ -203,11 +206,11 @@ def _runner(network, n_labels, path):
                 rows = np.ascontiguousarray(X[i:i + 64], np.float32)
                 part = np.array(network([rows])[0])
                 if part.shape != (len(rows), n_labels):
-                    raise ValueError(f'{path}: {part.shape} probabilities for {len(rows)} rows and {n_labels} labels')
+                    raise ModelError(f'{path}: {part.shape} probabilities for {len(rows)} rows and {n_labels} labels')
                 parts.append(part)
         p = np.concatenate(parts)
         if not ((p >= -1e-3) & (p <= 1 + 1e-3)).all(): # NaN is neither
-            raise ValueError(f'{path}: its answers are no probabilities (NaN, infinite, or outside of 0 to 1)')
+            raise ModelError(f'{path}: its outputs are no probabilities (NaN, infinite, or outside of 0 to 1)')
         return p
     return proba
 

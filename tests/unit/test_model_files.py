@@ -70,6 +70,18 @@ def test_a_feature_that_no_sound_has_is_refused_when_the_model_loads(run):
     refused(EmotionModel, run, r"model.json: the model takes '\x00', which cannot be computed from sound")
 
 
+def test_a_model_that_gives_no_probabilities_for_a_sound_is_one_line_of_the_command(run, tmp_path, monkeypatch):
+    from campaign import command, sounds
+
+    from ser_nb import model_files, prediction
+    def damaged(*_): return model_files._runner(lambda rows: [rows[0][:, :N_LABELS] * np.nan], N_LABELS, 'model.xml')
+    monkeypatch.setattr(prediction, 'load_openvino', damaged)
+    (tmp_path/'a.wav').write_bytes(sounds()['wav'])
+    code, out, said = command('predict', tmp_path/'a.wav', '--run', run)
+    assert (code, out) == (1, ''), said
+    assert said.splitlines()[-1].startswith('Error: model.xml: its outputs are no probabilities'), said
+
+
 # model.json
 
 @pytest.mark.parametrize(
