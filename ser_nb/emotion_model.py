@@ -85,7 +85,8 @@ def speaker_weights(train:pd.DataFrame # training rows
 def _solve_shrunk(within, total, shrinkage, right):
     "Solve the shrunk covariance of rows for right sides; among the rows where these are fewer than the columns"
     n, d = within.shape
-    ridge, share = shrinkage * (within ** 2).sum(dtype=float) / (total * d), (1 - shrinkage) / total
+    variance = (within ** 2).sum(dtype=float) / (total * d) or 1. # one clip of each emotion: every direction is alike
+    ridge, share = shrinkage * variance, (1 - shrinkage) / total
     if n < d and ridge > 0: # Woodbury's identity
         gram = share * (within @ within.T) + ridge * np.eye(n)
         return (right - share * within.T @ np.linalg.solve(gram, within @ right)) / ridge

@@ -15,7 +15,7 @@ from conftest import ser_nb
 from ser_nb.audio import load_sound
 from ser_nb.augmentation import augmented_columns
 from ser_nb.combining_datasets import combine, coverage, expected_clips, oddities, scan, unpack
-from ser_nb.corpora import parse_name, published_name, read_clips
+from ser_nb.corpora import parse_name, published_name, read_clips, write_clips
 from ser_nb.corpus_adapters import recognise
 from ser_nb.feature_extraction import extract
 from ser_nb.feature_store import read_features
@@ -257,3 +257,51 @@ def test_each_corpus_goes_through_the_command(data, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.index('unseen_speakers') < done.stdout.index('random_80_20')
     assert 'ladder: unseen speakers' in done.stdout and 'ravdess' not in done.stdout
+
+
+def one_speaker(data, target):
+    source, _ = few_clips(data/'more'/'EMOVO', target, speakers=1, clips=6)
+    return source
+
+
+def thirty_clips(data, target):
+    _, some = few_clips(data/'more'/'EMOVO', target, speakers=2, clips=14)
+    kept = some[some.emotion.isin(['angry', 'happy', 'sad'])].groupby(['speaker', 'emotion']).head(5)
+    table = target/'thirty.csv'
+    write_clips(kept, table)
+    return table
+
+
+def segments_of_long_files(data, target):
+    "Clips of three speakers one after the other in one file a speaker, and a table that says from when to when"
+    import soundfile as sf
+    _, some = few_clips(data/'more'/'EMOVO', target, speakers=3, clips=3)
+    rows = []
+    for speaker, own in some.groupby('speaker'):
+        parts, at = [], 0.
+        for clip in own.itertuples():
+            parts.append(load_sound(clip.path))
+            end = at + len(parts[-1]) / 22050
+            rows.append(dict(path=f'{speaker}.wav', speaker=speaker, emotion=clip.emotion, start_s=at, end_s=end))
+            at = end
+        sf.write(target/f'{speaker}.wav', np.concatenate(parts), 22050)
+    pd.DataFrame(rows).to_csv(target/'segments.csv', index=False)
+    return target/'segments.csv'
+
+
+@pytest.mark.parametrize('make, clips, not_measured', [
+    (one_speaker, 42, {'unseen_speakers': 'all clips are by one speaker'}), (thirty_clips, 30, {}),
+    (segments_of_long_files, 63, {})], ids=['one speaker', 'thirty clips', 'segments of long files'])
+def test_small_and_odd_tables_go_through_combine_extract_and_model(data, tmp_path, make, clips, not_measured):
+    (tmp_path/'in').mkdir()
+    out = tmp_path/'run'
+    metrics = run_here(['combine', 'extract', 'model'], out, *SMALL, ('model', 'functionals'),
+                       data=str(make(data, tmp_path/'in')))
+    assert metrics['data']['clips'] == metrics['data']['train'] + metrics['data']['test'] == clips
+    assert metrics['data']['not_measured'] == not_measured
+    assert find_score(metrics, 'random_80_20', 'functionals') and (out/'model.h5').is_file()
+    notes = score_notes(metrics)
+    assert all(f'{protocol}: not measured, {why}.' in notes for protocol, why in not_measured.items())
+    if not not_measured:
+        assert score_table(metrics).index[0][0] == 'unseen_speakers'
+    assert not [f for f in metrics['audit'] if f['severity'] == 'error'], metrics['audit']
