@@ -16,8 +16,14 @@ LISTEN = [sys.executable, '-c', 'from ser_nb.command_line import main_entry; mai
 NOISE = np.random.default_rng(0).integers(-3000, 3000, 2 * RATE).astype('<i2').tobytes() # 2 s
 
 
+def obey_ctrl_c():
+    "What a shell starts in the background ignores SIGINT, and so do its children"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*args):
-    return subprocess.Popen([*LISTEN, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    return subprocess.Popen([*LISTEN, *args], **pipes, preexec_fn=obey_ctrl_c)
 
 
 def test_every_hop_of_a_file_that_is_piped_in_has_its_line_although_it_comes_faster_than_sound():
