@@ -118,6 +118,7 @@ def capped(train:pd.DataFrame, # training rows
     few = (drawn.groupby(['speaker', 'label']).cumcount() < n) | (drawn.speaker == '')
     return np.sort(order[few.to_numpy()])
 
+# %% ../nbs/Emotion_Model.ipynb #5330ed82
 def fit_projection(Z:np.ndarray, # (n_clips, n_columns) scaled features
                    n_components:int,
                    whitening:float, # 0: components keep their deviation; 1: all deviations are 1
@@ -172,6 +173,7 @@ def _certainty(kernel, spread, settings):
     by_emotion = _fixed(known, np.float32(spread.T > 0), 'by_emotion')
     return L.GlobalMaxPooling1D(name='certainty')(L.Reshape((len(spread), 1), name='emotions_in_turn')(by_emotion))
 
+# %% ../nbs/Emotion_Model.ipynb #0089827c
 def _combined(kernel, emotion, spread, settings):
     "(n, n_labels) the kernel machine's scores by its certainty, the discriminant's by what is left"
     L = import_keras().layers
@@ -214,6 +216,7 @@ def _scaled(X, first):
     "What the layer `limit` gives for features at one level"
     return np.tanh((X - first['mean']) / np.sqrt(first['variance']))
 
+# %% ../nbs/Emotion_Model.ipynb #140c2c4c
 def _fit(train, X, labels, model, s):
     "The numbers of a model, from features X at one level: first (scaling and sizes) and the weights of its layers"
     columns = columns_of(model)
@@ -241,6 +244,7 @@ def _assemble(model, first, weights, s, temperature, labels):
         network.get_layer(name).set_weights([_half(v) for v in values])
     return network
 
+# %% ../nbs/Emotion_Model.ipynb #f27b8a1d
 def _parts(train, seed, n_parts=3):
     "(n_clips,) which part a clip is left out with, -1 = none: a corpus where there are three, else speakers"
     families = corpus_families(train)
@@ -269,7 +273,6 @@ def _left_out(train, X, labels, model, s, seed):
             truth.append(one_hot(out.label, labels).argmax(axis=1))
     return (np.concatenate(found), np.concatenate(truth)) if found else (None, None)
 
-
 # %% ../nbs/Emotion_Model.ipynb #90ea0470
 def _risk_coverage(proba, truth, temperature, labels):
     "Rows of metrics.risk_coverage of emotions, for left-out clips at the model's temperature"
@@ -280,6 +283,7 @@ def _risk_coverage(proba, truth, temperature, labels):
     emotion = np.array([order_labels(own).index(e) for e in own])[truth]
     return risk_coverage(by_emotion.argmax(axis=1) == emotion, by_emotion.max(axis=1)).to_dict('records')
 
+# %% ../nbs/Emotion_Model.ipynb #f1a384ee
 def train_model(train:pd.DataFrame, # training rows: label, speaker, and the model's columns
                 model:str='', # one of MODELS; '' = the better one that the features allow
                 seed:int=42, # of the speakers that the temperature is fitted on
@@ -313,6 +317,7 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
     return network, dict(model=model, labels=labels, features=columns_of(model), settings=s, first=first,
                          history=pd.DataFrame(), temperature=temperature, confidence=dict(risk_coverage=curve))
 
+# %% ../nbs/Emotion_Model.ipynb #2f54a847
 def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # test rows
                 seed:int=42, # of the training
