@@ -221,6 +221,7 @@ def prediction_lines(found:dict # of measure_prediction
             f'{row.first_s:.2f} s, {row.one_ms:.1f} ms, {row.batch_ms:.1f} ms')
     return lines | {f'peer, {what}': f'not timed: {why}' for what, why in found['peers'].items() if why}
 
+# %% ../nbs/Benchmark.ipynb #93166882
 def estimator_lines(found:dict # of measure_estimators
                    ) -> dict: # what -> measured
     "scikit-learn's extension in words"
@@ -256,6 +257,7 @@ def records(table # a DataFrame, or None
     named = table.index.names != [None] or table.index.dtype == object
     return (table.reset_index() if named else table).to_dict('records')
 
+# %% ../nbs/Benchmark.ipynb #46dd5cbd
 def timing_records(extraction:dict, # of measure_extraction
                    training:dict, # of measure_training
                    encoder:dict, # of measure_encoder

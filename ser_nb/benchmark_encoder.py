@@ -129,6 +129,7 @@ def export_onnx(path:str, # of the ONNX file
                                   custom_op_handlers=dict(Erfc=(_one_minus_erf, [])))
     return Path(path).stat().st_size
 
+# %% ../nbs/library/Benchmark_Encoder.ipynb #17c5345b
 def time_onnx(path:str, # an ONNX file
               threads:int=0, # 0 = the runtime's own choice
               batches:list=(1,), # clips at a time
@@ -187,6 +188,7 @@ def _onnx(folder, stock):
     in_process('benchmark_encoder:export_onnx', python, path=path)
     return str(path), python, ''
 
+# %% ../nbs/library/Benchmark_Encoder.ipynb #c7327f2e
 def encoder_variants(paths:list, # sound files to calibrate the quantisation on
                      folder:str|Path, # where quantised and converted models are written
                      stock:str='' # Python of the stock environment; '' = the one make has set up

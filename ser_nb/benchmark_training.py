@@ -319,6 +319,7 @@ def backend_predictions(rows:int=1051 # clips at a time, the article's test set
     return dict(backend=backend, keras=keras.__version__, first_ms=seconds[0] * 1000,
                 ms=float(np.median(seconds[1:])) * 1000, proba=np.asarray(proba[0], float).tolist())
 
+# %% ../nbs/library/Benchmark_Training.ipynb #ef6d1eb3
 def backend_speed(rounds:int=3, # in turns
                   threads:int=0, # 0 = the machine's cores
                   stock:str='' # Python of the stock environment; '' = the one make has set up

@@ -32,6 +32,7 @@ class Adapter:
     labels: dict = field(default_factory=dict) # `files`, `pattern`: where the emotions are, when not in the names
     about: dict = field(default_factory=dict) # language, licence, citation, url
 
+# %% ../nbs/library/Corpus_Adapters.ipynb #c47a3ecd
 def _check_sources(table, columns):
     "Refuse a column made of a field that no pattern has"
     fields = set(re.findall(r'\{(\w+)', str(table['pattern']))) | ({'emotion'} if 'labels' in table else set())
@@ -210,6 +211,7 @@ def recognise(folder:str|Path, # a folder with sound files, in any layout
     table = pd.DataFrame(unplaced.items(), columns=['path', 'reason']).sort_values('path', ignore_index=True)
     return _summary(clips, found, len(sounds)), _as_clips(clips, sounds), table
 
+# %% ../nbs/library/Corpus_Adapters.ipynb #e2cd2f6f
 def _is_utf8(path):
     try:
         return bool(str(path).encode())
@@ -288,6 +290,7 @@ def clips_from_pattern(folder:str|Path, # a folder with sound files
         folder, [(compiled, stem.count('/') + 1 if suffix else pattern.count('/') + 1)], pattern, suffix,
         words, corpus, language)
 
+# %% ../nbs/library/Corpus_Adapters.ipynb #622dccb2
 def _read_folder(folder, patterns, pattern, suffix, words, corpus, language):
     "The clips of a folder whose paths fit, and the files that do not"
     paths = [str(p) for p in find_files(folder)]

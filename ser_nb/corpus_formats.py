@@ -33,6 +33,7 @@ def _read_audformat_table(folder, name, needed):
         f'{folder}: table {name!r} of db.yaml has no file db.{name}.csv or .parquet (pickled tables are not read)'
     )
 
+# %% ../nbs/library/Corpus_Formats.ipynb #0bf3b522
 _DESCRIBED = dict(type=['object', 'null'], additionalProperties=dict(type=['object', 'null']))
 _TABLE = dict(type='object', required=['columns'], properties=dict(columns=_DESCRIBED, type=dict(type='string')))
 _HEADER = dict(
@@ -74,6 +75,7 @@ def _speaker_facts(folder, header, table, fields):
         table = table.join(new, on=column)
     return table
 
+# %% ../nbs/library/Corpus_Formats.ipynb #ae1f097b
 def read_audformat(folder:str|Path, # a folder with db.yaml
                    table:str='', # which table; without it, the first with the column of emotions
                    emotion:str='emotion', # the column with the emotion
@@ -161,6 +163,7 @@ def read_audiofolder(folder:str|Path, # a folder with metadata.csv, or with trai
         clips[time] = pd.to_numeric(clips[time], errors='coerce')
     return complete_clips(clips if clips.split.any() else clips.drop(columns='split'))
 
+# %% ../nbs/library/Corpus_Formats.ipynb #f33a0d02
 def write_audiofolder(clips:pd.DataFrame, # a clip table
                       folder:str|Path): # where the files (hard links, else copies) and metadata.csv go
     "Write a clip table as a Hugging Face AudioFolder"
@@ -201,6 +204,7 @@ def _json_lines(path):
                 ) from None
     return rows
 
+# %% ../nbs/library/Corpus_Formats.ipynb #e1343863
 def read_emobox(paths # .jsonl files, or a fold's folder
                ) -> pd.DataFrame: # the clip table, and `split` (train or test) from the files' names
     "Read EmoBox's lists of clips"
@@ -252,6 +256,7 @@ def _counted(values, most=12):
     return ', '.join(f'{w or "(none)"} {count[w]:,}' for w in words) + (
         f' and {len(count) - most} more' if len(count) > most else '')
 
+# %% ../nbs/library/Corpus_Formats.ipynb #12ffdcbc
 def describe_clips(clips:pd.DataFrame, # a clip table
                    unplaced:pd.DataFrame=None # files that could not be placed (path, reason)
                   ) -> str: # lines for a terminal
@@ -302,6 +307,7 @@ def _refuse_empty(source, pattern):
         "for instance --pattern '{speaker}_{emotion}_{take}', or --folders emotion where the folders are the classes"
     )
 
+# %% ../nbs/library/Corpus_Formats.ipynb #3a202296
 def read_corpus(source:str|Path, # a folder with sound files, a CSV, or a database in a format of others
                 pattern:str='', # how the files are named
                 levels=(), # what the folders are

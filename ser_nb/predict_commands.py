@@ -84,6 +84,7 @@ def _show_summary(model, row, windows):
     click.echo(f"  of {row['end_s'][0]:.0f} s: {summarise_segments(_segments(model, row, windows))}\n"
                f'  {n} windows, {unpredicted} of them without a prediction: --timeline shows each')
 
+# %% ../nbs/library/Predict_Commands.ipynb #5e8d5c18
 def _predict_all(model, sources, form, kind, timeline, plot, cut):
     "Print the prediction of every file; how many failed"
     from ser_nb.prediction import as_table, predict_sources
@@ -189,6 +190,7 @@ def _check_table(out, resume, sounds, others):
         click.echo(f'{printable(out)}: is complete; without --resume it is predicted again')
         sys.exit(0)
 
+# %% ../nbs/library/Predict_Commands.ipynb #ba3d2f9c
 def _write_table(model, sounds, out, timeline, cut, dask, adaptation):
     "Write the table and tell what is in it; exit code 1 where a file failed"
     from ser_nb.predict_folders import predict_to_table
@@ -218,6 +220,7 @@ def _check_turns(turns, sounds, others):
     if not os.path.isfile(turns):
         raise click.UsageError(f'--turns: {printable(turns)}: there is no such file')
 
+# %% ../nbs/library/Predict_Commands.ipynb #517180fe
 def _show_turns(model, sound, turns, form):
     "Print a row a turn, and what each speaker's turns were"
     from ser_nb.adaptation import reference_of
@@ -390,6 +393,7 @@ def _export_onnx(path, model):
     beside = f'; the input features takes {len(given)} columns beside it (metadata: features)' if given else ''
     click.echo(f'{path}: from a 16 kHz waveform to probabilities, emotions and distance{beside}')
 
+# %% ../nbs/library/Predict_Commands.ipynb #d61e3fde
 @click.command()
 @click.argument('folder', default='', metavar='[DIR|FILE]')
 @click.option('--onnx', default='', metavar='FILE', help='Write the model: waveform in, probabilities out.')

@@ -144,6 +144,7 @@ def _settings(model, cut, timeline, adaptation, part_files):
     return dict(model=fingerprint(model.run/'model.json')[:16], window=cut.window, hop=cut.hop, timeline=timeline,
                 adaptation=adaptation, part_files=part_files)
 
+# %% ../nbs/library/Predict_Folders.ipynb #f6d9ea85
 def _finished(parts):
     "Number of each part that is there -> (path, failed files)"
     found = (p for p in parts.glob('part-*-*.*') if p.suffix in ENDINGS)

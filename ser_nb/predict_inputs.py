@@ -82,6 +82,7 @@ def check_adaptation(speaker:str, # --speaker
             raise click.UsageError(f'--speaker: {speaker!r} is not enrolled (enrolled: {names}); '
                                    f'ser-nb enrol {speaker} FILE...')
 
+# %% ../nbs/library/Predict_Inputs.ipynb #4295a4b5
 def source_statistics(model, # an EmotionModel
                       sources:list # of sound_sources
                      ) -> dict: # of statistics_of

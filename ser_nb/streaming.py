@@ -130,6 +130,7 @@ def _iterate(self:SoundBuffer):
 
 SoundBuffer.fill, SoundBuffer.close, SoundBuffer.__iter__ = _fill, _close, _iterate
 
+# %% ../nbs/library/Streaming.ipynb #d8a840f7
 def buffered(blocks, # (n,) samples each
              sr:int, # Hz
              most:float=MOST_WAITING, # s that may wait
@@ -161,6 +162,7 @@ def stream_windows(blocks, # (n,) samples each, or an int where so many were ski
     if len(rest) > size - hop or len(rest) and not n_windows:
         yield start / sr, rest, skipped
 
+# %% ../nbs/library/Streaming.ipynb #a414776c
 def warm_up(model, # see EmotionModel.load
             cut:Windowing=Windowing()
            ):
@@ -168,6 +170,7 @@ def warm_up(model, # see EmotionModel.load
     noise = np.random.default_rng(0).normal(size=round(cut.window * SR))
     model.predict_columns((np.float32(.01 * noise), SR), cut._replace(longest=cut.window + 1))
 
+# %% ../nbs/library/Streaming.ipynb #124a9b91
 def stream_predictions(model, # see EmotionModel.load
                        blocks, # (n,) samples each, or an int where so many were skipped
                        sr:int, # Hz
@@ -214,6 +217,7 @@ def _microphone_blocks(stream, n, error):
     except error as e:
         raise OSError(f'microphone: {e}') from None
 
+# %% ../nbs/library/Streaming.ipynb #80ac4589
 def microphone(device:str='' # a name or a number, as `python -m sounddevice` lists them; '' = the default
               ) -> tuple: # rate in Hz; blocks of (n,) samples, without end; an int where the driver lost some
     "The sound of a microphone, at its own rate"

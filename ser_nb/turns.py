@@ -68,6 +68,7 @@ def _by_speaker(found, turns, model, k):
         X[own] = adapt(X[own], model.columns, statistics_of(X[own], model.columns), reference, k)
     return X
 
+# %% ../nbs/library/Turns.ipynb #c3e75e5f
 def predict_turns(model, # see EmotionModel.load
                   source:str|Path|bytes, # a recording
                   turns:list, # of read_turns
@@ -90,6 +91,7 @@ def predict_turns(model, # see EmotionModel.load
     found = [f for batch in in_processes(work, batches, n_jobs) for f in batch]
     return _turn_rows(model, turns, found, _by_speaker(found, turns, model, k), len(signal) / SR)
 
+# %% ../nbs/library/Turns.ipynb #ea798301
 def _turn_rows(model, turns, found, X, seconds):
     "A row a turn, by the mean of its windows; silence where it has none"
     limits = np.concatenate([limits for _, limits in found] or [[]])

@@ -106,8 +106,7 @@ def test_a_job_is_a_short_script_over_exported_functions(path):
 
 MAX_CELL_LINES = 30
 LONG_CELLS = { # how many longer ones are left; none may be added
-    'Benchmark': 2, 'Benchmark_Encoder': 2, 'Benchmark_Training': 1, 'Corpus_Adapters': 3,
-    'Corpus_Formats': 6, 'Predict_Commands': 7, 'Predict_Folders': 2, 'Predict_Inputs': 1, 'Streaming': 4, 'Turns': 1}
+    'Predict_Commands': 3, 'Predict_Folders': 1, 'Streaming': 2}
 
 
 @pytest.mark.parametrize('path', sorted(p for p in (ROOT/'nbs').rglob('[A-Z]*.ipynb') if '/.' not in str(p)),
