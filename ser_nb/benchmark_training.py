@@ -131,7 +131,8 @@ NETWORKS = dict(article=_train_article, wide=_train_wide)
 def _hide_extension():
     "TensorFlow does not see the plugins beside it"
     exists = os.path.exists
-    os.path.exists = lambda path: 'tensorflow-plugins' not in str(path) and exists(path)
+    def exists_beside(path): return 'tensorflow-plugins' not in str(path) and exists(path)
+    os.path.exists = exists_beside
 
 def loaded_libraries(part:str # of a name
                     ) -> list: # names of files
