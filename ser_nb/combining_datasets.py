@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from .audio import inspect_sound
 from .corpora import CORPORA, EMOTIONS, TESS_EMOTIONS
 from .corpora import dataset_name, find_files, parse_name
-from .corpora import complete_clips, order_labels, published_name, read_clips, write_clips
+from .corpora import complete_clips, order_labels, published_name, read_clips, with_target, write_clips
 from .corpus_adapters import load_adapters, recognise
 from .files import deprecated_names, fingerprint, replacing
 from .run_folder import progress
@@ -111,18 +111,19 @@ def _targets(clips):
 
 # %% ../nbs/Combining_Datasets.ipynb #f5f6237f
 def combine(clips:pd.DataFrame, # the clip table that scan gives
-            out:str|Path # the folder in which DATASET/ and clips.csv are made
+            out:str|Path, # the folder in which DATASET/ and clips.csv are made
+            target:str='label' # the column to predict, see corpora.with_target
            ) -> pd.DataFrame: # the clip table, paths in DATASET/
     "Make the article's DATASET/ folder and `clips.csv`"
     folder = Path(out)/'DATASET'
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.rglob('.part-*'): # left by a process that was killed
         old.unlink()
-    targets = [folder/t for t in _targets(clips)]
-    work = dict(zip(targets, zip(clips.path, clips.sha256))) # segments of one file: once
-    for target, (source, sha256) in progress(work.items(), 'combining', len(work)):
-        _place(source, target, sha256)
-    combined = clips.assign(path=[str(t) for t in targets])
+    places = [folder/t for t in _targets(clips)]
+    work = dict(zip(places, zip(clips.path, clips.sha256))) # segments of one file: once
+    for place, (source, sha256) in progress(work.items(), 'combining', len(work)):
+        _place(source, place, sha256)
+    combined = with_target(clips.assign(path=[str(p) for p in places]), target)
     write_clips(combined.drop(columns=['container', 'samples'], errors='ignore'), Path(out)/'clips.csv')
     return combined
 

@@ -302,7 +302,7 @@ def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and e
 # %% ../nbs/library/Corpora.ipynb #1d4b6051
 def with_target(clips:pd.DataFrame, # a clip table
                 target:str='label' # the column to predict
-               ) -> pd.DataFrame: # the clips that have a value, with `label` = that value
+               ) -> pd.DataFrame: # the clips that have a value: their new `label` and `emotion`
     "Choose what is to be predicted"
     if target not in clips:
         raise ValueError(
@@ -319,4 +319,5 @@ def with_target(clips:pd.DataFrame, # a clip table
         warnings.warn(
             f'target {target!r}: {(~has).sum():,} of {len(clips):,} clips have no value and are left out',
             stacklevel=2)
-    return clips.assign(label=values)[has].reset_index(drop=True)
+    about = dict(label=values) if target == 'label' else dict(label=values, emotion=values)
+    return clips.assign(**about)[has].reset_index(drop=True)

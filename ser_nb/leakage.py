@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import load_sound, trim
-from .corpora import parse_name, read_clips, read_table
+from .corpora import EMOTIONS, parse_name, read_clips, read_table
 from .corpus_formats import read_emobox
 from .feature_store import cache_dir, file_sha256, read_features
 from .feature_extraction import extract
@@ -128,7 +128,11 @@ def _contradicts_name(row):
         clip = parse_name(_COPY.sub('', str(file)))
     except ValueError:
         return False
-    return [clip[c] for c in _NAMED] != own
+    told = dict(zip(_NAMED, own))
+    if told['label'] == told['emotion']: # the target is not the gendered emotion
+        del told['label']
+        if told['emotion'] not in EMOTIONS: del told['emotion']
+    return any(clip[c] != value for c, value in told.items())
 
 def _contradictions(table):
     rows = table[['file', *_NAMED]].itertuples(index=False, name=None)
