@@ -142,6 +142,7 @@ def loaded_libraries(part:str # of a name
     paths = {line.split(maxsplit=5)[-1].strip() for line in maps.read_text().splitlines() if '.so' in line}
     return sorted({Path(p).name for p in paths if part in Path(p).name})
 
+# %% ../nbs/library/Benchmark_Training.ipynb #b7c01f52
 def train_once(networks:list, # names in NETWORKS
                features_dir:str, # with the feature files
                extension:bool, # whether Intel's extension may be loaded
