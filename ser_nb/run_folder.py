@@ -309,6 +309,7 @@ def record(folder:str|Path, # the run folder
     old = read_metrics(path) if path.exists() else {}
     jobs = [j for j in old.get('job', '').split() if j != job] + [job]
     hashes = {f: fingerprint(Path(folder)/f) for f in files}
+    if os.environ.get('SER_NB_SMOKE'): parameters = parameters | dict(smoke=True)
     new = dict(schema=2, job=' '.join(jobs), parameters={job: parameters}, versions=versions(),
                machine=machine(), data=data or {}, timings={job: timings or {}}, files=hashes,
                scores=_merged(old.get('scores', []), score_records(scores or ())))

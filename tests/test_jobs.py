@@ -108,6 +108,7 @@ def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_pa
     assert first['parameters']['model'] == second['parameters']['model']
     assert all(score in first['scores'] for score in second['scores']) and second['scores']
     assert first['versions'] == second['versions']
+    assert 'SMOKE' in (tmp_path/'again'/'report.html').read_text(encoding='utf-8')
     assert all(first['files'][name] == second['files'][name] for name in ('model.h5', 'model.json'))
 
 

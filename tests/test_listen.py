@@ -100,6 +100,15 @@ def test_sound_that_a_slow_model_cannot_take_is_skipped_and_told():
     assert skipped + sum(map(len, kept)) == 1.5 * RATE and kept[-1][0] == 14
 
 
+def test_sound_that_is_skipped_at_the_end_of_a_stream_is_told_too(capsys):
+    from ser_nb.predict_commands import print_stream
+    from ser_nb.prediction import EmotionModel
+    noise = np.float32(.1 * np.random.default_rng(0).normal(size=3 * RATE))
+    print_stream(EmotionModel.load(model='functionals'), [noise, RATE], RATE)
+    out, told = capsys.readouterr()
+    assert out.count('\n') == 1 and told == 'overrun: 1.0 s were skipped\n'
+
+
 class Microphone:
     "Stands for sounddevice: blocks of noise, then the cable is pulled; one block was lost"
     class PortAudioError(Exception): pass
