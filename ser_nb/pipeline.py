@@ -360,20 +360,24 @@ RESULTS = { # what pages and README read of a run
                    'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}}
 
 # %% ../nbs/library/Pipeline.ipynb #55263986
+def _files_of(run, job, only):
+    "What is stored of a run: its file -> where in nbs/"
+    if job != 'model': return RESULTS.get(job, {})
+    if only: return {'metrics.json': f'results/metrics_{only}.json'}
+    name = read_json(run/'model.json')['model'] # encoder's results are the pages'
+    files = _TRAINED if name == 'encoder' else {'metrics.json': f'results/metrics_{name}.json'}
+    return files | {file: f'model/{name}/{file}' for file in _MODEL_FILES} # each model has a folder of its own
+
 def store_run(run:Path # a run folder
-             ) -> list: # the notebooks whose outputs were stored
+             ) -> list: # the notebooks whose outputs were stored; of a run on some corpora only, its scores alone
     "Copy a run's results and outputs into nbs/; a `ValueError` where a notebook has changed since"
-    nbs, stored = notebooks_dir(), []
-    for executed in sorted((run/'notebooks').glob('*.ipynb')):
+    nbs, stored, metrics = notebooks_dir(), [], read_json(run/'metrics.json')
+    job = metrics['job'].split()[-1]
+    only = metrics['parameters'][job].get('only', '')
+    for executed in () if only else sorted((run/'notebooks').glob('*.ipynb')):
         store_outputs(executed, next(nbs.rglob(executed.name)))
         stored.append(executed.name)
-    job = read_json(run/'metrics.json')['job'].split()[-1]
-    files = dict(RESULTS.get(job, {}))
-    if job == 'model': # encoder's results are the pages'; each model has a folder of its own
-        name = read_json(run/'model.json')['model']
-        files = files if name == 'encoder' else {'metrics.json': f'results/metrics_{name}.json'}
-        files |= {file: f'model/{name}/{file}' for file in _MODEL_FILES}
-    for name, target in files.items():
+    for name, target in _files_of(run, job, only).items():
         with replacing(nbs/target) as part: shutil.copyfile(run/name, part)
     return stored
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPEAKER_FOLDS', 'FEW_SPEAKERS', 'N_SPEAKER_FOLDS', 'NORMALISATIONS', 'PROTOCOLS', 'clip_identity', 'all_rows',
-           'corpus_families', 'speaker_ids', 'speaker_names', 'sentence_ids', 'random_splits', 'feature_columns',
-           'nearest_neighbour', 'has_published_folds', 'speaker_folds', 'sentence_folds', 'unseen_speakers',
-           'inner_folds', 'normalised_by', 'normalised_by_speaker', 'unseen_speakers_normalised', 'unseen_sentences',
-           'leave_one_corpus_out', 'across_corpora', 'available_protocols', 'cross_validate', 'corpus_scores']
+           'corpus_families', 'of_corpora', 'speaker_ids', 'speaker_names', 'sentence_ids', 'random_splits',
+           'feature_columns', 'nearest_neighbour', 'has_published_folds', 'speaker_folds', 'sentence_folds',
+           'unseen_speakers', 'inner_folds', 'normalised_by', 'normalised_by_speaker', 'unseen_speakers_normalised',
+           'unseen_sentences', 'leave_one_corpus_out', 'across_corpora', 'available_protocols', 'cross_validate',
+           'corpus_scores']
 
 # %% ../nbs/library/Splits.ipynb #31d6d722
 from functools import lru_cache
@@ -48,6 +49,18 @@ def corpus_families(rows:pd.DataFrame # clips
     "Corpora by the same speakers in the same studio"
     return rows.corpus.astype(str).str.replace('_(speech|song)$', '', regex=True)
 
+def of_corpora(rows:pd.DataFrame, # clips
+               names:str # corpora or families, with spaces between; '' = all
+              ) -> pd.DataFrame: # the clips of these corpora; a `ValueError` where there are none
+    "Clips of chosen corpora"
+    if not names:
+        return rows
+    chosen = rows[rows.corpus.isin(names.split()) | corpus_families(rows).isin(names.split())]
+    if not len(chosen):
+        raise ValueError(f'only: no clips of {names!r} (corpora: {", ".join(sorted(set(rows.corpus)))})')
+    return chosen.reset_index(drop=True)
+
+# %% ../nbs/library/Splits.ipynb #8ebd5281
 def speaker_ids(rows:pd.DataFrame # clips
                ) -> pd.Series: # of each row, 'corpus speaker'; '' where the speaker is unknown
     "Speakers by name within their corpus"

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
+from .corpora import parse_name
 from .corpus_adapters import corpus_facts
 from .files import fingerprint
 from .metrics import (class_report, cross_fitted_abstention, ece, plot_class_f1, plot_confusion,
@@ -101,19 +102,28 @@ def _table(self, name:str # of a protocol
 Validation.measure, Validation.table = _measure, _table
 
 # %% ../nbs/library/Validation.ipynb #a1000011
+def _of_names(judged):
+    "Columns with the intensity and the sentence of each clip, '' where its name does not tell"
+    def told(file):
+        try: return parse_name(file)
+        except ValueError: return dict(intensity='', statement='')
+    clips = [told(file) for file in judged.file]
+    return dict(intensity=[c['intensity'] for c in clips], sentence=[c['statement'] for c in clips])
+
 def _details(self, judged # predictions of measure, or None
             ) -> list: # tables: by emotion, and by group
-    "Scores by emotion, gender and speaker of unseen speakers; the confusion matrix goes to the run folder"
+    "Scores of unseen speakers by emotion and by group; the confusion matrix goes to the run folder"
     if judged is None:
         return []
     emotions = predicted(judged, 'emotion')
-    named = judged.assign(speaker=speaker_names(judged)) # two speakers of one name are two rows
-    groups = scores_by_group(named, emotions, by=('gender', 'speaker'))
+    named = judged.assign(speaker=speaker_names(judged), **_of_names(judged)) # two speakers of one name are two rows
+    groups = scores_by_group(named, emotions, by=('gender', 'intensity', 'sentence', 'speaker'))
     self.scores['unseen_speakers'][self.model]['groups'] = groups.to_dict('records')
     title = f'Unseen speakers: {np.mean(emotions == judged.emotion):.1%} of {len(judged):,} clips right'
     save_figure(plot_confusion(judged.emotion, emotions, title), self.run, 'confusion_unseen')
     return [class_report(judged.emotion, emotions).round(3), groups.round(3)]
 
+# %% ../nbs/library/Validation.ipynb #318aeab9
 def _confidence(self, judged # predictions of measure, or None
                ) -> list: # tables: risk and coverage, and thresholds across folds
     "The risk-coverage curve of clips that no training had"
