@@ -108,7 +108,7 @@ def fine_tuning(v, # the Validation of the job
         raise ValueError(f'base is {base} and model {v.model}: they must be the same')
     known, compared, plain = base_rows(base, train), unchanged(base, set(train.emotion)), v.measure
     train_with_base, fit = _fine_tuned(known, base)
-    def measure(name, parts, target='emotion'):
+    def measure(name, parts, target='emotion', uncalibrated=None):
         if name == 'leave_one_corpus_out':
             raise ValueError('corpora and base: the base was trained on the corpora to leave out; one of the two')
         parts = list(parts)

@@ -81,16 +81,18 @@ Validation.folds, Validation.baseline = _folds, _baseline
 # %% ../nbs/library/Validation.ipynb #257ef6c5
 def _measure(self, name:str, # of a protocol
              parts, # (fold, train, test)
-             target:str='emotion' # or label
+             target:str='emotion', # or label
+             uncalibrated=None # function in the place of fit, sooner; the scores then have no ece
             ): # predictions of cross_validate; None where there are no folds
     "Train and test on every fold, next to the baseline"
     parts = list(parts)
     if not parts:
         return None
     timed = 'train_split' if target == 'label' else 'train_fold'
-    judged = cross_validate(self.fit, parts, checkpoint=self.run, key=self.key, timings=self.timings, name=timed)
+    judged = cross_validate(uncalibrated or self.fit, parts, self.run, self.key, self.timings, timed)
     compared = cross_validate(lambda train, test, fold: self.baseline(train, test), parts)
     self.scores[name] = {self.model: protocol_scores(judged, target), '1nn': protocol_scores(compared, target)}
+    if uncalibrated: del self.scores[name][self.model]['ece']
     return judged
 
 def _table(self, name:str # of a protocol
