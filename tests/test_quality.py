@@ -31,8 +31,8 @@ def test_the_articles_system_reaches_its_accuracy_and_lowest_class_f1(tables):
     train, test = tables
     proba, labels = fit_predict(train, test, seed=42)
     found = scores(test.label, labels_of(proba, labels))
-    assert found['accuracy'] >= .86, found
-    assert found['min_class_f1'] >= .5, found
+    assert found['accuracy'] >= .87, found
+    assert found['min_class_f1'] >= .55, found
 
 
 @pytest.mark.parametrize('model', STORED)
