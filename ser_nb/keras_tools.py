@@ -22,7 +22,8 @@ from .run_folder import progress
 
 # %% ../nbs/library/Keras_Tools.ipynb #79044ba3
 def import_keras(): # the module `keras`
-    "Import Keras without messages, with two threads"
+    "Import Keras without messages, with two threads and oneDNN on"
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1') # TensorFlow itself: only where there is AVX512_VNNI or AMX
     for name in ('TF_NUM_INTRAOP_THREADS', 'OMP_NUM_THREADS'):
         os.environ.setdefault(name, '2')
     stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
