@@ -68,7 +68,7 @@ def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
     assert len(list((out/'DATASET').iterdir())) == 190
     assert not list(out.rglob('.part-*'))
     metrics = read_json(out/'metrics.json')
-    assert tuple(metrics) == METRICS_KEYS and metrics['job'] == ' '.join(JOBS)
+    assert tuple(metrics) == METRICS_KEYS and metrics['job'] == ' '.join(WHOLE_WAY)
     assert {'accuracy', 'macro_f1', 'uar', 'min_class_f1', 'accuracy_ci'} <= set(
         find_score(metrics, 'random_80_20', 'functionals'))
     assert metrics['data']['clips'] == 190 and metrics['parameters']['train']['epochs'] == 2
