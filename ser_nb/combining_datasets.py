@@ -116,14 +116,15 @@ def combine(clips:pd.DataFrame, # the clip table that scan gives
            ) -> pd.DataFrame: # the clip table, paths in DATASET/
     "Make the article's DATASET/ folder and `clips.csv`"
     folder = Path(out)/'DATASET'
+    places = [str(folder/name) for name in _targets(clips)]
+    combined = with_target(clips.assign(path=places), target) # refused before anything is written
+    source = dict(zip(places, clips.path))
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.rglob('.part-*'): # left by a process that was killed
         old.unlink()
-    places = [folder/t for t in _targets(clips)]
-    work = dict(zip(places, zip(clips.path, clips.sha256))) # segments of one file: once
-    for place, (source, sha256) in progress(work.items(), 'combining', len(work)):
-        _place(source, place, sha256)
-    combined = with_target(clips.assign(path=[str(p) for p in places]), target)
+    work = dict(zip(combined.path, combined.sha256)) # segments of one file: once
+    for place, sha256 in progress(work.items(), 'combining', len(work)):
+        _place(source[place], Path(place), sha256)
     write_clips(combined.drop(columns=['container', 'samples'], errors='ignore'), Path(out)/'clips.csv')
     return combined
 

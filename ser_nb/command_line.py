@@ -183,7 +183,7 @@ def run(jobs, given, data, out, dask, smoke):
     if out.exists() and not out.is_dir():
         raise click.UsageError(f'--out: {out} is a file, not a folder')
     steps = plan(jobs, given, data, out, smoke)
-    os.environ['SER_NB_SMOKE'] = 'yes' * smoke # run_folder.record notes it
+    os.environ['SER_NB_SMOKE'] = 'yes' if smoke else '' # run_folder.record notes it
     try:
         _make_folder(out)
         with lock_run(out):

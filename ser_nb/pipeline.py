@@ -345,7 +345,6 @@ def store_outputs(executed:str|Path, # a notebook that papermill ran
     write_json(page, source)
 
 # %% ../nbs/library/Pipeline.ipynb #0983c027
-_MODEL_FILES = ('model.json', 'model.h5', 'model.xml', 'model.bin')
 _TRAINED = {'metrics.json': 'results/metrics.json', 'figures/confusion.png': 'results/confusion.png',
             'figures/confusion_unseen.png': 'results/confusion_unseen.png',
             'figures/reliability.png': 'results/reliability.png'}
@@ -363,10 +362,11 @@ RESULTS = { # what pages and README read of a run
 def _files_of(run, job, only):
     "What is stored of a run: its file -> where in nbs/"
     if job != 'model': return RESULTS.get(job, {})
-    if only: return {'metrics.json': f'results/metrics_{only}.json'}
+    if only: return {'metrics.json': f'results/metrics_{"_".join(only.split())}.json'}
+    from ser_nb.model_files import MODEL_FILES
     name = read_json(run/'model.json')['model'] # encoder's results are the pages'
     files = _TRAINED if name == 'encoder' else {'metrics.json': f'results/metrics_{name}.json'}
-    return files | {file: f'model/{name}/{file}' for file in _MODEL_FILES} # each model has a folder of its own
+    return files | {file: f'model/{name}/{file}' for file in MODEL_FILES} # each model has a folder of its own
 
 def store_run(run:Path # a run folder
              ) -> list: # the notebooks whose outputs were stored; of a run on some corpora only, its scores alone

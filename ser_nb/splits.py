@@ -55,10 +55,10 @@ def of_corpora(rows:pd.DataFrame, # clips
     "Clips of chosen corpora"
     if not names:
         return rows
-    chosen = rows[rows.corpus.isin(names.split()) | corpus_families(rows).isin(names.split())]
-    if not len(chosen):
-        raise ValueError(f'only: no clips of {names!r} (corpora: {", ".join(sorted(set(rows.corpus)))})')
-    return chosen.reset_index(drop=True)
+    wanted, families = names.split(), corpus_families(rows)
+    if unknown := set(wanted) - set(rows.corpus) - set(families):
+        raise ValueError(f'only: no clips of {min(unknown)!r} (corpora: {", ".join(sorted(set(rows.corpus)))})')
+    return rows[rows.corpus.isin(wanted) | families.isin(wanted)].reset_index(drop=True)
 
 # %% ../nbs/library/Splits.ipynb #8ebd5281
 def speaker_ids(rows:pd.DataFrame # clips
