@@ -105,8 +105,9 @@ def patched_sklearn(): # a list with the extension's message; empty without the 
 # %% ../nbs/Proposed_System.ipynb #3fbc714f
 def tensorflow_messages() -> list: # lines
     "What TensorFlow and Intel's extension print about oneDNN and the processor when they are imported"
+    told = dict(TF_CPP_MIN_LOG_LEVEL='0', ITEX_CPP_MIN_LOG_LEVEL='0', TF_ENABLE_ONEDNN_OPTS='1')
     done = subprocess.run([sys.executable, '-c', 'import tensorflow'], capture_output=True, text=True,
-                          env=os.environ | dict(TF_CPP_MIN_LOG_LEVEL='0', ITEX_CPP_MIN_LOG_LEVEL='0'))
+                          env=os.environ | told)
     wanted = 'oneDNN', 'CPU instructions', 'To enable the following', 'CPU backend'
     lines = [line.split('] ', 1)[-1] for line in done.stderr.splitlines()]
     return [line for line in lines if any(word in line for word in wanted)]
