@@ -54,7 +54,7 @@ def compile_encoder(xml:str|Path, # an OpenVINO model
     "The encoder for this processor"
     core = import_openvino().Core()
     if cache: core.set_property({'CACHE_DIR': str(cache)})
-    settings = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY'}
+    settings = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
     if threads: settings['INFERENCE_NUM_THREADS'] = threads
     return core.compile_model(str(xml), 'CPU', settings)
 

@@ -161,7 +161,8 @@ def read_model_json(folder:str|Path # a run folder with model.h5, model.json, mo
 
 # %% ../nbs/library/Model_Files.ipynb #f1000019
 _CONTROL = {'Loop', 'TensorIterator', 'If', 'ReadValue', 'Assign'}
-_RUNTIME = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1, 'PERFORMANCE_HINT': 'LATENCY'}
+_RUNTIME = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1, 'PERFORMANCE_HINT': 'LATENCY',
+            'ENABLE_CPU_PINNING': False} # pinned, all processes would share the first core
 
 def _compile(files, n_features, n_labels):
     "The compiled network of OpenVINO's two files; a `ValueError` where it is not that of model.json"

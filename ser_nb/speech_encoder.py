@@ -397,6 +397,7 @@ def _compiled(folder, threads=0):
     kept = folder/'compiled'
     if os.access(kept if kept.is_dir() else folder, os.W_OK): core.set_property({'CACHE_DIR': str(kept)})
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY'}
+    settings['ENABLE_CPU_PINNING'] = False # pinned, all processes of one thread would share the first core
     if threads: settings['INFERENCE_NUM_THREADS'] = threads
     return core.compile_model(folder/f'{_MODEL}.xml', 'CPU', settings)
 

@@ -1,5 +1,6 @@
 "The speech encoder: weights that are fetched whole or refused, the published network, features of a clip alone"
 import hashlib
+import os
 import struct
 import sys
 import threading
@@ -231,6 +232,24 @@ def test_openvino_computes_what_keras_does(tmp_path, monkeypatch):
     expected = build_encoder(SMALL).predict([x[None], np.array([len(x)])], verbose=0)[0]
     got, = encode([x], encoder=load_encoder())
     assert abs(got - expected).max() < 1e-3 * abs(expected).max()
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_getaffinity') or os.cpu_count() < 2, reason='Linux with two cores')
+def test_a_process_of_one_thread_keeps_every_core_so_that_workers_do_not_share_one(tmp_path, monkeypatch):
+    monkeypatch.setenv('SER_NB_CACHE', str(tmp_path))
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    encoder_dir().mkdir()
+    speech_encoder._write_openvino(SMALL, encoder_dir())
+    encoder, x = load_encoder(), log_mel(RNG.normal(size=5 * 16_000))
+    own, allowed, done = threading.get_native_id(), [], threading.Event()
+    def watch():
+        while not done.wait(.001): allowed.append(os.sched_getaffinity(own))
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(10): list(encode([x], encoder=encoder))
+    done.set()
+    watcher.join()
+    assert allowed and min(len(cores) for cores in allowed) == len(os.sched_getaffinity(own))
 
 
 def test_padding_in_a_batch_does_not_reach_a_clip():
