@@ -84,13 +84,13 @@ def measure_extraction(clips:pd.DataFrame, # a clip table
 def measure_training(configurations:dict, # of training_configurations
                      networks:list, # names
                      rounds:int, # in turns, each with another seed
-                     epochs:int, # that are timed, of the article's network; the wide one has a third
+                     epochs:int, # that are timed, of the article's network; the wide one has a ninth
                      full:bool, # the article's 30 epochs
                      features_dir:str # of rows_to_train
                     ) -> dict: # turns, tables by network, in_use, not_accelerated, skipped, full_minutes, backends
     "The article's table"
     b = benchmark_training
-    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=max(epochs // 3, 1))
+    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=epochs / 9)
     turns = b.training_speed(configurations, networks, rounds, features_dir=features_dir, epochs=timed)
     skipped = {w: c['skipped'] for w, c in configurations.items() if c['skipped']}
     used = b.libraries_in_use(configurations, features_dir)
@@ -182,7 +182,7 @@ def training_lines(found:dict # of measure_training
         for what, row in table.iloc[2:].iterrows():
             lines[f'{network} network, {what}'] = row.TensorFlow if np.isnan(row.factor) else (
                 f"{row['epoch (s)']:.2f} s an epoch, {row.factor:.2f} times as fast as {table.index[2]}; "
-                f"{FULL_EPOCHS} epochs {row['total (s)']:.0f} s; accuracy {row.accuracy:.3f} after {row.epochs:.0f}")
+                f"{FULL_EPOCHS} epochs {row['total (s)']:.0f} s; accuracy {row.accuracy:.3f} after {row.epochs:.2g}")
     lines[f'all configurations for {FULL_EPOCHS} epochs'] = f"about {found['full_minutes']:.0f} minutes"
     lines['believed to be in use and not'] = '; '.join(found['not_accelerated']) or 'nothing'
     if found['backends'] is not None:

@@ -108,22 +108,24 @@ def _reduced(tables):
 
 # %% ../nbs/library/Benchmark_Training.ipynb #f89a646f
 def _train_wide(train, test, epochs, seed):
-    "Seconds of each epoch, and predicted labels, of the wide network"
+    "Seconds of each epoch, epochs, and predicted labels, of the wide network; below 1, of that part of the clips"
     keras = import_keras()
     keras.utils.set_random_seed(seed)
     (X, X_test), labels = _reduced((train, test)), order_labels(train.label)
     y, network = one_hot(train.label, labels), wide_network(X.shape[1], len(labels))
     network.fit(X[:105], y[:105], batch_size=64, verbose=0) # a whole batch and a smaller one
-    ends = [perf_counter()]
+    part = slice(None, None, max(round(1 / epochs), 1))
+    ends, whole = [perf_counter()], len(X) / len(X[part])
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(perf_counter()))
-    network.fit(X, y, epochs=epochs, batch_size=64, verbose=0, callbacks=[clock])
-    return np.diff(ends).tolist(), labels_of(network.predict(X_test, batch_size=512, verbose=0), labels)
+    network.fit(X[part], y[part], epochs=max(round(epochs), 1), batch_size=64, verbose=0, callbacks=[clock])
+    y_pred = labels_of(network.predict(X_test, batch_size=512, verbose=0), labels)
+    return (np.diff(ends) * whole).tolist(), epochs, y_pred
 
 def _train_article(train, test, epochs, seed):
-    "Seconds of each epoch but the first, and predicted labels, of the article's network"
+    "Seconds of each epoch but the first, epochs, and predicted labels, of the article's network"
     network, trained = train_model(train, seed=seed, epochs=epochs + 1)
     y_pred = labels_of(predict_proba(network, test, COLUMNS), trained['labels'])
-    return trained['history'].seconds.tolist()[1:], y_pred
+    return trained['history'].seconds.tolist()[1:], epochs + 1, y_pred
 
 NETWORKS = dict(article=_train_article, wide=_train_wide)
 
@@ -146,7 +148,7 @@ def loaded_libraries(part:str # of a name
 def train_once(networks:list, # names in NETWORKS
                features_dir:str, # with the feature files
                extension:bool, # whether Intel's extension may be loaded
-               epochs:dict, # of each network, that are timed
+               epochs:dict, # of each network, that are timed; of the wide one also a part, such as 1/3
                seed:int=42, # of weights and order
                rows:int=0 # training rows to take; 0 = all
               ) -> dict: # tensorflow, loaded (libraries of the extension), trained: network -> seconds, accuracy, ...
@@ -158,9 +160,9 @@ def train_once(networks:list, # names in NETWORKS
     train, trained = train.iloc[:rows or len(train)], {}
     for name in networks:
         clock, cpu = perf_counter(), cpu_seconds()
-        each, y_pred = NETWORKS[name](train, test, epochs[name], seed)
+        each, n, y_pred = NETWORKS[name](train, test, epochs[name], seed)
         trained[name] = dict(seconds=perf_counter() - clock, cpu_seconds=cpu_seconds() - cpu, epoch_seconds=each,
-                             accuracy=float((y_pred == test.label.to_numpy()).mean()))
+                             epochs=n, accuracy=float((y_pred == test.label.to_numpy()).mean()))
     return dict(tensorflow=tf.__version__, loaded=loaded_libraries('itex'), trained=trained)
 
 # %% ../nbs/library/Benchmark_Training.ipynb #c17a3daf
@@ -177,7 +179,7 @@ def training_speed(configurations:dict, # of training_configurations
                    rounds:int=2, # in which all take turns, each with another seed
                    seed:int=42, # of the first round
                    **arguments # features_dir and epochs of train_once
-                  ) -> pd.DataFrame: # round, network, what, tensorflow, seconds, cpu_seconds, epoch_seconds, accuracy
+                  ) -> pd.DataFrame: # round, network, what, tensorflow, and what train_once tells of each network
     "Train in every configuration that can run here, interleaved"
     turns = [(r, what, c, names) for r in range(rounds) for what, c in configurations.items()
              if not c['skipped'] and (names := [n for n in networks if n in c['networks']])]
@@ -194,10 +196,10 @@ FULL_EPOCHS = SETTINGS['epochs'] # the article's 30
 def _by_training(turns):
     "Columns of a training: its median epoch, steadiness, and the time of FULL_EPOCHS"
     each = turns.epoch_seconds.map(np.asarray)
-    epoch, n = each.map(np.median), each.map(len)
+    epoch = each.map(np.median)
     first = turns.assign(epoch=epoch).groupby('round').epoch.transform('first')
-    total = turns.seconds + (FULL_EPOCHS - n).clip(lower=0) * epoch
-    return turns.assign(epoch=epoch, n=n, factor=first / epoch, total=total,
+    total = turns.seconds + (FULL_EPOCHS - turns.epochs).clip(lower=0) * epoch
+    return turns.assign(epoch=epoch, factor=first / epoch, total=total,
                         steady=each.map(lambda e: e[-1] / e[0] if len(e) > 1 else np.nan))
 
 def training_table(turns:pd.DataFrame, # of training_speed
@@ -208,8 +210,8 @@ def training_table(turns:pd.DataFrame, # of training_speed
     by = _by_training(turns[turns.network == network]).groupby('what', sort=False)
     table = pd.DataFrame({
         'total (s)': by.total.median(), 'epoch (s)': by.epoch.median(), 'lowest': by.epoch.min(),
-        'highest': by.epoch.max(), 'factor': by.factor.median(), 'steady': by.steady.median(), 'epochs': by.n.max(),
-        'accuracy': by.accuracy.mean(), 'TensorFlow': by.tensorflow.first()})
+        'highest': by.epoch.max(), 'factor': by.factor.median(), 'steady': by.steady.median(),
+        'epochs': by.epochs.max(), 'accuracy': by.accuracy.mean(), 'TensorFlow': by.tensorflow.first()})
     rest = pd.DataFrame({'TensorFlow': {what: f'not available: {why}' for what, why in skipped}})
     return pd.concat([ARTICLE_TIMES, table, rest]).reindex(columns=table.columns).rename_axis(None)
 
