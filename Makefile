@@ -41,7 +41,8 @@ test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy a
 	printf 'nbs/%s.ipynb\n' $(ENVIRONMENT_NBS) | xargs -P 2 -n 1 $(BIN)/nbdev_test --path
 	$(BIN)/python -m pytest -m '(unit or environment) and not slow'
 
-nightly: test campaign ## all there is
+nightly: test campaign ## all there is: the jobs' cells too, with their defaults
+	find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P 2 -n 1 $(BIN)/nbdev_test --flags slow --path
 
 campaign: export SER_NB_CAMPAIGN = long
 campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 20,000 inputs, 50 kills

@@ -24,7 +24,7 @@ from .feature_store import write_features, write_parquet
 from .functionals import META_COLUMNS, article_features, recording_features
 from .speech_encoder import encoder_features, encoder_ready
 from .timing import in_process, spread, take_turns
-from .workers import in_processes
+from .workers import in_processes, one_thread
 
 # %% ../nbs/library/Benchmark_Extraction.ipynb #a8c4022c
 def _article_batch(paths):
@@ -46,7 +46,7 @@ def _one_encoder_thread():
 
 def _encode_batch(paths):
     "Encoder features of some clips, on one thread"
-    with _one_encoder_thread():
+    with _one_encoder_thread(), one_thread():
         return [encoder_features([load_sound(p)]) for p in paths]
 
 # %% ../nbs/library/Benchmark_Extraction.ipynb #d1a60578

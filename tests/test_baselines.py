@@ -54,6 +54,7 @@ def test_the_collected_parameters_come_from_fifty_trials_of_each_classifier_on_t
         assert {'date', 'versions', 'score', 'score_sd'} <= set(study)
 
 
+@pytest.mark.slow # Tuning tests itself, and the job is in tests/test_jobs.py
 def test_tuning_in_a_job_writes_parameters_that_can_be_read_again(tmp_path):
     done = ser_nb(
         'run', 'baselines', '--smoke', '-p', 'classifiers', 'dt knn', '-p', 'splits', 0, '-p', 'tune',

@@ -27,12 +27,15 @@ def tables(): return read_features()
 
 
 @pytest.mark.environment
-def test_the_articles_system_reaches_its_accuracy_and_lowest_class_f1(tables):
+@pytest.mark.parametrize('epochs, accuracy, min_class_f1', [
+    (10, .86, .4), # two seeds: .878 and .877, .513 and .514
+    pytest.param(30, .87, .55, marks=pytest.mark.slow)])
+def test_the_articles_system_reaches_its_accuracy_and_lowest_class_f1(tables, epochs, accuracy, min_class_f1):
     train, test = tables
-    proba, labels = fit_predict(train, test, seed=42)
+    proba, labels = fit_predict(train, test, seed=42, epochs=epochs)
     found = scores(test.label, labels_of(proba, labels))
-    assert found['accuracy'] >= .87, found
-    assert found['min_class_f1'] >= .55, found
+    assert found['accuracy'] >= accuracy, found
+    assert found['min_class_f1'] >= min_class_f1, found
 
 
 @pytest.mark.parametrize('model', STORED)
@@ -41,7 +44,7 @@ def test_a_shipped_model_trained_again_has_the_scores_that_the_pages_show(model,
     train, test = tables
     seed = run['parameters']['model']['seed']
     train = pd.concat([train, read_more_features()], ignore_index=True)
-    proba, labels = emotion_model.fit_predict(train, test, seed, model)
+    proba, labels = emotion_model.fit_predict(train, test, seed, model, calibrate=False) # the same labels win
     found, stored = scores(test.label, labels_of(proba, labels)), find_score(run, 'random_80_20', model)
     for name in ('accuracy', 'min_class_f1'): assert found[name] >= FLOORS[model][name], (name, found)
     for name, most in TOLERANCE.items():
@@ -52,7 +55,7 @@ def test_a_shipped_model_trained_again_has_the_scores_that_the_pages_show(model,
 def test_a_shipped_model_recognises_the_emotions_of_four_unseen_speakers(model, tables):
     run = read_metrics(notebooks_dir()/'results'/STORED[model])
     seed = run['parameters']['model']['seed']
-    def fit(train, test, fold): return emotion_model.fit_predict(train, test, seed, model)
+    def fit(train, test, fold): return emotion_model.fit_predict(train, test, seed, model, calibrate=False)
     found = protocol_scores(cross_validate(fit, islice(unseen_speakers(all_rows(*tables)), 1)), repeats=100)
     stored = find_score(run, 'unseen_speakers', model)
     assert found['uar'] >= FLOORS[model]['uar'], found

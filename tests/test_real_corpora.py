@@ -219,7 +219,7 @@ def run_here(jobs, out, *given, data=None):
     return read_metrics(out)
 
 
-@pytest.mark.parametrize('folder', CORPORA)
+@pytest.mark.parametrize('folder', ['EMOVO', *(pytest.param(f, marks=pytest.mark.slow) for f in list(CORPORA)[1:])])
 def test_each_corpus_goes_through_combine_extract_model_and_ladder(data, folder, tmp_path):
     source, some = few_clips(data/'more'/folder, tmp_path/'in')
     out = tmp_path/'run'
@@ -236,6 +236,7 @@ def test_each_corpus_goes_through_combine_extract_model_and_ladder(data, folder,
     assert any(line.startswith('random_80_20: flattering') for line in score_notes(metrics))
 
 
+@pytest.mark.slow # Fine_Tuning tests itself on clips of RAVDESS
 def test_a_few_labelled_clips_fine_tune_the_shipped_model_and_the_gain_is_reported(data, tmp_path, capsys):
     source, _ = few_clips(data/'more'/'EMOVO', tmp_path/'in', speakers=3, clips=3)
     out = tmp_path/'run'
