@@ -78,7 +78,7 @@ def time_openvino(xml:str, # an OpenVINO model
                   precision:str='f32', # or bf16
                   threads:int=0, # 0 = OpenVINO's own choice
                   batches:list=(1,), # clips at a time
-                  repeats:int=5 # calls that count
+                  repeats:int=3 # calls that count
                  ) -> dict: # compile_ms; ms_1, ms_4, ...: a clip's milliseconds at each batch size
     "Time an OpenVINO model, for `in_process`"
     start = perf_counter()
@@ -91,7 +91,7 @@ def time_openvino(xml:str, # an OpenVINO model
     return found
 
 def time_tensorflow(batches:list=(1,), # clips at a time
-                    repeats:int=5, # calls that count
+                    repeats:int=3, # calls that count
                     weights:dict=None # of build_encoder; None = the encoder's shapes, random numbers
                    ) -> dict: # as of time_openvino
     "Time the same network in TensorFlow, for `in_process`"
@@ -133,7 +133,7 @@ def export_onnx(path:str, # of the ONNX file
 def time_onnx(path:str, # an ONNX file
               threads:int=0, # 0 = the runtime's own choice
               batches:list=(1,), # clips at a time
-              repeats:int=5 # calls that count
+              repeats:int=3 # calls that count
              ) -> dict: # as of time_openvino
     "Time an ONNX file in ONNX Runtime, for `in_process`"
     import onnxruntime

@@ -13,6 +13,7 @@ __all__ = ['KMP_SETTINGS', 'ARTICLE_BLOCK', 'ARTICLE_TIMES', 'BFLOAT16', 'NETWOR
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -194,13 +195,13 @@ def training_speed(configurations:dict, # of training_configurations
 FULL_EPOCHS = SETTINGS['epochs'] # the article's 30
 
 def _by_training(turns):
-    "Columns of a training: its median epoch, steadiness, and the time of FULL_EPOCHS"
+    "Columns of a training: its median epoch and the range, steadiness, and the time of FULL_EPOCHS"
     each = turns.epoch_seconds.map(np.asarray)
     epoch = each.map(np.median)
     first = turns.assign(epoch=epoch).groupby('round').epoch.transform('first')
     total = turns.seconds + (FULL_EPOCHS - turns.epochs).clip(lower=0) * epoch
-    return turns.assign(epoch=epoch, factor=first / epoch, total=total,
-                        steady=each.map(lambda e: e[-1] / e[0] if len(e) > 1 else np.nan))
+    return turns.assign(epoch=epoch, fastest=each.map(np.min), slowest=each.map(np.max), factor=first / epoch,
+                        total=total, steady=each.map(lambda e: e[-1] / e[0] if len(e) > 1 else np.nan))
 
 def training_table(turns:pd.DataFrame, # of training_speed
                    network:str, # name
@@ -209,8 +210,8 @@ def training_table(turns:pd.DataFrame, # of training_speed
     "The article's table; its optimisation factor is that of an epoch's time to the first configuration's"
     by = _by_training(turns[turns.network == network]).groupby('what', sort=False)
     table = pd.DataFrame({
-        'total (s)': by.total.median(), 'epoch (s)': by.epoch.median(), 'lowest': by.epoch.min(),
-        'highest': by.epoch.max(), 'factor': by.factor.median(), 'steady': by.steady.median(),
+        'total (s)': by.total.median(), 'epoch (s)': by.epoch.median(), 'lowest': by.fastest.min(),
+        'highest': by.slowest.max(), 'factor': by.factor.median(), 'steady': by.steady.median(),
         'epochs': by.epochs.max(), 'accuracy': by.accuracy.mean(), 'TensorFlow': by.tensorflow.first()})
     rest = pd.DataFrame({'TensorFlow': {what: f'not available: {why}' for what, why in skipped}})
     return pd.concat([ARTICLE_TIMES, table, rest]).reindex(columns=table.columns).rename_axis(None)
@@ -288,12 +289,13 @@ def libraries_in_use(configurations:dict, # of training_configurations
                      features_dir:str # with the feature files
                     ) -> dict: # configuration -> in_use
     "A short training of the wide network in each configuration, with oneDNN's messages"
-    found = {}
-    for what, c in progress({w: c for w, c in configurations.items() if not c['skipped']}.items(), 'messages'):
-        seen = train_in_process(c, networks=['wide'], features_dir=features_dir, epochs=dict(wide=1), rows=128,
-                                environment=dict(ONEDNN_VERBOSE='1'))
-        found[what] = in_use(seen)
-    return found
+    def seen(configuration):
+        return train_in_process(configuration, networks=['wide'], features_dir=features_dir, epochs=dict(wide=1),
+                                rows=128, environment=dict(ONEDNN_VERBOSE='1'))
+    able = {what: c for what, c in configurations.items() if not c['skipped']}
+    with ThreadPoolExecutor(machine()['cores']) as pool: # nothing is timed
+        found = progress(pool.map(seen, able.values()), 'messages', len(able))
+        return {what: in_use(each) for what, each in zip(able, found)}
 
 def environment_report() -> dict: # processor, cores, instruction sets, linear algebra with its threads
     "What this process runs on"
