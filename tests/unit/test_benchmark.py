@@ -25,12 +25,13 @@ def test_every_configuration_differs_from_the_default_in_its_own_settings_alone(
 
 
 def test_the_article_stands_beside_what_was_measured():
-    turns = [dict(round=0, network='wide', what=w, seconds=9., epoch_seconds=[e, e], epochs=2, accuracy=.5,
+    turns = [dict(round=0, network='wide', what=w, seconds=9., epoch_seconds=[e, 2 * e, e], epochs=3, accuracy=.5,
                   tensorflow='2')
              for w, e in (('off', 3.), ('on', 1.5))]
     table = training_table(pd.DataFrame(turns), 'wide', [('other', 'not here')])
     assert table['total (s)'].iloc[:2].tolist() == [1787, 1118] and table.factor['on'] == 2
-    assert table['total (s)']['off'] == 9 + 28 * 3 and table.TensorFlow['other'] == 'not available: not here'
+    assert (table.lowest['off'], table.highest['off'], table['epoch (s)']['off']) == (3, 6, 3) # of the epochs
+    assert table['total (s)']['off'] == 9 + 27 * 3 and table.TensorFlow['other'] == 'not available: not here'
 
 
 def test_a_factor_that_falls_below_one_again_is_no_win():
