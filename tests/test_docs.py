@@ -89,6 +89,19 @@ def test_functions_are_described_with_their_parameters_and_link_to_their_source(
         assert [l for l in page.links if re.fullmatch(rf'https://github.com/.*/ser_nb/{name}.py#L\d+', l)], name
 
 
+def test_the_source_of_a_function_is_its_own_module_although_others_have_one_of_that_name(pages):
+    for name in ('proposed_system', 'emotion_model'): # both have train_model and fit_predict
+        links = [l for l in named(pages, name).links if '/blob/main/ser_nb/' in l]
+        assert links and all(re.search(rf'/{name}\.py#L\d+$', l) for l in links), links
+
+
+def test_a_page_needs_no_other_server(pages):
+    fetched = re.compile(r'<(?:script|link)[^>]*(?:src|rel="stylesheet"[^>]* href)="(?:https?:)?//')
+    for path, page in pages.items():
+        assert not fetched.search(page.text), path
+        assert 'class="math' not in page.text, path
+
+
 # in a browser
 
 @pytest.fixture(scope='module')
