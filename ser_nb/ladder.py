@@ -141,7 +141,7 @@ def check_model(model:str, # 1nn, functionals or article
 
 def ladder_models(model:str, # 1nn, functionals or article; 1nn always stands beside it
                   epochs:int, # of the article's network; 0 = its own
-                  seed:int, # of the network
+                  seed:int, # of the training
                   rows:pd.DataFrame, # features of all clips
                   run, # run folder, which keeps finished folds
                   timings:dict # gets the seconds of each training
@@ -151,13 +151,13 @@ def ladder_models(model:str, # 1nn, functionals or article; 1nn always stands be
     baseline = {'1nn': (lambda train, test, fold: nearest_neighbour(train, test, columns), {})}
     if model == '1nn':
         return baseline
-    def network(train, test, fold):
+    def fitted(train, test, fold):
         if model == 'functionals':
-            return emotion_model.fit_predict(train, test, seed, model)
+            return emotion_model.fit_predict(train, test, seed, model, calibrate=False) # the same labels win, sooner
         return _fit_article(train, test, seed, epochs)
     notebook = notebooks_dir()/('Proposed_System.ipynb' if model == 'article' else 'Emotion_Model.ipynb')
     key = (model, seed, epochs, fingerprint(notebook))
-    return {model: (network, dict(checkpoint=run, key=key, timings=timings))} | baseline
+    return {model: (fitted, dict(checkpoint=run, key=key, timings=timings))} | baseline
 
 # %% ../nbs/Ladder.ipynb #2de52055
 def more_protocols(rows:pd.DataFrame, # features of all clips
