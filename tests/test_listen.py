@@ -75,10 +75,11 @@ def test_what_is_no_raw_sound_is_one_line(data, reason):
     assert running.returncode == 1 and reason in err.decode() and len(err.splitlines()) == 1, err
 
 
-def test_memory_does_not_grow_with_the_hours():
+@pytest.mark.parametrize('rounds', [3, pytest.param(120, marks=pytest.mark.slow)]) # of five minutes: ten hours
+def test_memory_does_not_grow_with_the_hours(rounds):
     running, sizes = start('--hop', '3'), []
     process = psutil.Process(running.pid)
-    for _ in range(3):
+    for _ in range(rounds):
         for _ in range(150): # five minutes of sound, faster than real time
             running.stdin.write(NOISE)
         for _ in range(95): # its lines, but for those of the last seconds
