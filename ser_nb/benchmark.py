@@ -90,7 +90,7 @@ def measure_training(configurations:dict, # of training_configurations
                     ) -> dict: # turns, tables by network, in_use, not_accelerated, skipped, full_minutes, backends
     "The article's table"
     b = benchmark_training
-    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=epochs / 9)
+    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=max(epochs, 1) / 9)
     turns = b.training_speed(configurations, networks, rounds, features_dir=features_dir, epochs=timed)
     skipped = {w: c['skipped'] for w, c in configurations.items() if c['skipped']}
     used = b.libraries_in_use(configurations, features_dir)

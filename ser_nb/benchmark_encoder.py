@@ -23,7 +23,7 @@ from .feature_store import read_features
 from .keras_tools import labels_of
 from .metrics import emotions_of, scores
 from .run_folder import machine, progress
-from .speech_encoder import (ENCODER_FEATURES, ENCODER_MELS, ENCODER_SR, build_encoder, encode,
+from .speech_encoder import (ENCODER_FEATURES, ENCODER_MELS, ENCODER_SR, OPENVINO_SETTINGS, build_encoder, encode,
                                    encoder_ready, fetch_weights, import_openvino, log_mel, pool, random_weights)
 from .splits import all_rows, has_published_folds, unseen_speakers
 from .timing import in_process, interleave
@@ -54,7 +54,7 @@ def compile_encoder(xml:str|Path, # an OpenVINO model
     "The encoder for this processor"
     core = import_openvino().Core()
     if cache: core.set_property({'CACHE_DIR': str(cache)})
-    settings = {'INFERENCE_PRECISION_HINT': precision, 'PERFORMANCE_HINT': 'LATENCY', 'ENABLE_CPU_PINNING': False}
+    settings = OPENVINO_SETTINGS | dict(INFERENCE_PRECISION_HINT=precision)
     if threads: settings['INFERENCE_NUM_THREADS'] = threads
     return core.compile_model(str(xml), 'CPU', settings)
 
@@ -78,7 +78,7 @@ def time_openvino(xml:str, # an OpenVINO model
                   precision:str='f32', # or bf16
                   threads:int=0, # 0 = OpenVINO's own choice
                   batches:list=(1,), # clips at a time
-                  repeats:int=3 # calls that count
+                  repeats:int=5 # calls that count
                  ) -> dict: # compile_ms; ms_1, ms_4, ...: a clip's milliseconds at each batch size
     "Time an OpenVINO model, for `in_process`"
     start = perf_counter()
@@ -91,7 +91,7 @@ def time_openvino(xml:str, # an OpenVINO model
     return found
 
 def time_tensorflow(batches:list=(1,), # clips at a time
-                    repeats:int=3, # calls that count
+                    repeats:int=5, # calls that count
                     weights:dict=None # of build_encoder; None = the encoder's shapes, random numbers
                    ) -> dict: # as of time_openvino
     "Time the same network in TensorFlow, for `in_process`"
@@ -133,7 +133,7 @@ def export_onnx(path:str, # of the ONNX file
 def time_onnx(path:str, # an ONNX file
               threads:int=0, # 0 = the runtime's own choice
               batches:list=(1,), # clips at a time
-              repeats:int=3 # calls that count
+              repeats:int=5 # calls that count
              ) -> dict: # as of time_openvino
     "Time an ONNX file in ONNX Runtime, for `in_process`"
     import onnxruntime

@@ -83,6 +83,7 @@ def _lower_case(folder):
         path.with_name(path.name.lower()).write_text(
             linked.sub(lambda m: m[1] + m[2] + m[3].lower(), text), encoding='utf-8')
 
+# %% ../nbs/library/Docs.ipynb #5d2e8a10
 def without_quarto(out:str|Path # the folder of the site; what was there is replaced
                   ) -> list: # what smalldocs warns of, but for options that are Quarto's alone
     "The site from nbdev's `_proc/`, by smalldocs"

@@ -28,7 +28,7 @@ import numpy as np
 from .h5_files import check_h5, compress_h5
 from .files import check_json, fingerprint, read_regular, replacing, write_json
 from .run_folder import notebooks_dir, versions
-from .speech_encoder import import_openvino
+from .speech_encoder import OPENVINO_SETTINGS, import_openvino
 
 # %% ../nbs/library/Model_Files.ipynb #f1000010
 MODEL_FORMAT = 6
@@ -161,8 +161,6 @@ def read_model_json(folder:str|Path # a run folder with model.h5, model.json, mo
 
 # %% ../nbs/library/Model_Files.ipynb #f1000019
 _CONTROL = {'Loop', 'TensorIterator', 'If', 'ReadValue', 'Assign'}
-_RUNTIME = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1, 'PERFORMANCE_HINT': 'LATENCY',
-            'ENABLE_CPU_PINNING': False} # pinned, all processes would share the first core
 
 def _compile(files, n_features, n_labels):
     "The compiled network of OpenVINO's two files; a `ValueError` where it is not that of model.json"
@@ -178,7 +176,7 @@ def _compile(files, n_features, n_labels):
         if kinds:
             raise ValueError(f'refused, its graph has a {min(kinds)}')
         _check_ends(model, n_features, n_labels)
-        return core.compile_model(model, 'CPU', _RUNTIME)
+        return core.compile_model(model, 'CPU', OPENVINO_SETTINGS | dict(INFERENCE_NUM_THREADS=1))
     except RuntimeError as e:
         reason = (str(e).strip().splitlines() or ['no reason given'])[-1][:300]
         raise ValueError(f'not a network that OpenVINO reads ({reason})') from None
