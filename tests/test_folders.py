@@ -1,6 +1,7 @@
 "A table of many files: nothing is lost when it is stopped, workers share it, memory stays flat"
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,16 @@ from ser_nb.audio import SR
 
 pytestmark = pytest.mark.jobs
 MODEL = ('--model', 'functionals')
+KILLED_BEFORE = """
+import os, signal, sys
+from ser_nb.command_line import main_entry
+
+last = sys.argv.pop(1)
+def kill(event, arguments): # this part is written and has not got its name yet
+    if event == 'os.rename' and os.path.basename(arguments[1]).startswith(last): os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+sys.exit(main_entry())
+"""
 
 
 @pytest.fixture(scope='module')
@@ -42,13 +53,10 @@ def undisturbed(sounds, tmp_path_factory):
 def test_a_call_that_is_killed_goes_on_and_gives_the_same_table(sounds, undisturbed, tmp_path):
     out, parts = tmp_path/'answers.csv', tmp_path/'answers.csv.parts'
     call = ['predict', sounds, '--out', out, *MODEL]
-    for n in (1, 2): # killed once a part more is there
-        running = subprocess.Popen([SER_NB, *map(str, call), '--resume'])
-        while len(list(parts.glob('part-*'))) < n:
-            assert running.poll() is None
-            time.sleep(.01)
-        running.kill()
-        assert running.wait() < 0 and not out.exists()
+    for n in (1, 2):
+        killed = subprocess.run([sys.executable, '-c', KILLED_BEFORE, f'part-{n:06}', *map(str, call), '--resume'])
+        assert killed.returncode == -signal.SIGKILL and not out.exists()
+        assert len(list(parts.glob('part-*'))) == n
     kept = {p: p.stat().st_mtime_ns for p in parts.glob('part-*')}
     refused = ser_nb(*call)
     assert refused.returncode == 2 and '--resume goes on from there' in refused.stderr and no_traceback(refused)
@@ -107,7 +115,7 @@ def test_an_address_without_a_scheduler_is_one_line_and_leaves_no_table(sounds, 
 
 PEAK = '''
 import sys
-from ser_nb.command_line import main
+from ser_nb.command_line import main_entry
 try: main(sys.argv[1:], standalone_mode=False)
 except SystemExit: pass
 print(next(int(line.split()[1]) / 2 ** 10 for line in open('/proc/self/status') if line.startswith('VmHWM')))
@@ -130,8 +138,14 @@ def test_memory_does_not_grow_with_the_number_of_files(sounds, tmp_path):
 
 
 def test_a_killed_call_leaves_no_process_behind(sounds, tmp_path):
-    running = subprocess.Popen([SER_NB, 'predict', str(sounds), '--out', str(tmp_path/'a.csv'), *MODEL])
-    while not list(tmp_path.glob('a.csv.parts/part-*')): time.sleep(.02)
+    many = tmp_path/'many' # so that it is far from its end when the first part is there
+    many.mkdir()
+    for sound in sounds.glob('*.wav'):
+        for i in range(10): os.link(sound, many/f'{i}-{sound.name}')
+    running = subprocess.Popen([SER_NB, 'predict', str(many), '--out', str(tmp_path/'a.csv'), *MODEL])
+    while not list(tmp_path.glob('a.csv.parts/part-*')):
+        assert running.poll() is None
+        time.sleep(.02)
     workers = psutil.Process(running.pid).children(recursive=True)
     running.kill()
     running.wait()
