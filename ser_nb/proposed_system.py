@@ -122,7 +122,9 @@ def fit_reduction(X:np.ndarray, # (n_clips, n_features) training rows
     scaler = StandardScaler().fit(np.asarray(X, np.float64))
     with patched_sklearn():
         from sklearn.decomposition import PCA
-        pca = PCA(svd_solver='full').fit(scaler.transform(np.asarray(X, np.float64)))
+        pca = PCA(svd_solver='full')
+        pca.n_jobs = 1 # of oneDAL, whose sums else differ with the order in which its threads end
+        pca.fit(scaler.transform(np.asarray(X, np.float64)))
     kept = np.cumsum(pca.explained_variance_ratio_)
     n = min(int(np.searchsorted(kept, variance)) + 1, len(kept))
     deviation = np.sqrt(pca.explained_variance_[:n].clip(1e-12))

@@ -1,4 +1,8 @@
 "The article's system: its network is what the article tells, it trains the same twice, its parameters stand in the job"
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +51,22 @@ def test_same_seed_gives_the_same_weights_and_any_labels_train(clips):
         np.testing.assert_array_equal(one, two)
     assert set(runs[0][1]['labels']) == set(clips.label)
     assert predict_proba(runs[0][0], clips, COLUMNS).shape == (60, 3)
+
+
+REDUCTIONS = """
+import numpy as np
+from ser_nb.proposed_system import fit_reduction
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(4000, 180)) @ rng.normal(size=(180, 180))
+print(len({fit_reduction(X)['components'].tobytes() for _ in range(20)}))
+"""
+
+
+def test_the_components_are_the_same_whichever_thread_ends_first():
+    environ = {name: value for name, value in os.environ.items() if not name.endswith('_NUM_THREADS')}
+    done = subprocess.run([sys.executable, '-c', REDUCTIONS], env=environ, capture_output=True, text=True)
+    assert done.stdout.strip() == '1', done.stderr
 
 
 def test_patch_of_scikit_learn_ends_with_its_block():
