@@ -29,20 +29,20 @@ lint: setup         ## style and spelling
 check: lint $(VENV)/.librosa ## lint and the fast tests
 	$(BIN)/python -m pytest -m 'unit and not corpora and not slow'
 
-# a process a notebook: Intel's extension and OpenVINO in one process, in some orders of import, end in a segmentation fault in oneDNN
+NOTEBOOKS = $$(find nbs -name '*.ipynb' -not -path '*/.*' | sort)
 test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then pytest
-	find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P 2 -n 1 $(BIN)/nbdev_test --path
+	$(BIN)/python tests/notebooks.py $(NOTEBOOKS)
 	$(BIN)/python -m pytest
 
 # what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
-ENVIRONMENT_NBS := Proposed_System Emotion_Model library/Keras_Tools library/Model_Files library/H5_Files \
-  library/Speech_Encoder library/Classifiers
+ENVIRONMENT_NBS := $(patsubst %,nbs/%.ipynb,Proposed_System Emotion_Model library/Keras_Tools library/Model_Files \
+  library/H5_Files library/Speech_Encoder library/Classifiers)
 test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy and scikit-learn
-	printf 'nbs/%s.ipynb\n' $(ENVIRONMENT_NBS) | xargs -P 2 -n 1 $(BIN)/nbdev_test --path
+	$(BIN)/python tests/notebooks.py $(ENVIRONMENT_NBS)
 	$(BIN)/python -m pytest -m '(unit or environment) and not slow'
 
 nightly: test campaign ## all there is: the jobs' cells too, with their defaults
-	find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P 2 -n 1 $(BIN)/nbdev_test --flags slow --path
+	$(BIN)/python tests/notebooks.py --flags slow $(NOTEBOOKS)
 
 campaign: export SER_NB_CAMPAIGN = long
 campaign: $(VENV)/.librosa ## the long form of what breaks things on purpose: more than 20,000 inputs, 50 kills

@@ -56,7 +56,7 @@ def lab(tmp_path):
 def copy_to_run(name, folder):
     """A copy without outputs, whose files go to folder/run; the sources of its cells.
 
-    The library's demonstrations are left out, as in a job: `make test` runs them by nbdev_test.
+    The library's demonstrations are left out, as in a job: `make test` runs them.
     """
     nb = nbformat.read(ROOT/'nbs'/f'{name}.ipynb', 4)
     skipped = skipped_cells(nb.cells)
