@@ -71,7 +71,7 @@ def prediction_speed(model:EmotionModel, # a loaded model
                 'extraction with functionals': lambda some: extract(some, n_jobs=n_jobs, more='functionals'),
                 'prediction': lambda some: list(predict_files(model, some.path.tolist(), n_jobs))}
     if installed('opensmile'):
-        variants['openSMILE eGeMAPS, one core'] = lambda some: opensmile_batch(some.path)
+        variants |= {'openSMILE eGeMAPS, one core': lambda some: opensmile_batch(some.path)}
     for variant in variants.values(): variant(clips[:16 * n_jobs])
     return take_turns(variants, clips, rounds)
 
