@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: $(VENV)/.ready
 
 run: setup          ## the article's system and the shipped model on the embedded features, evaluated
-	$(BIN)/ser-nb run $(JOBS)
+	$(BIN)/ser-nb run $(JOBS) --parallel
 
 # two workers side by side: threads of their own would only wait for each other
 check test test-environment campaign nightly: export OMP_NUM_THREADS = 1

@@ -10,13 +10,15 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import click
 
-from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_parameters, plan, printable, run_job,
+from .pipeline import (DEFAULT_JOBS, JOBS, JobFailed, existing_path, job_parameters, plan, printable,
                              store_rest, store_run, utf8_path)
-from .run_folder import lock_run, project_dir, read_metrics
+from .parallel_jobs import run_in_parallel, run_in_turn
+from .run_folder import add_records, lock_run, project_dir, read_metrics
 from .files import replacing
 from .name_patterns import check_reading
 from .predict_commands import demo, enrol, export, listen, predict
@@ -144,16 +146,14 @@ def _make_folder(out):
         raise OSError(f'{out}: {e.strerror}: {hint}') from None
 
 # %% ../nbs/library/Command_Line.ipynb #df9d4d37
-def _run_steps(steps, out):
-    "Run jobs one after the other, show their scores, and write the report"
-    for i, (job, parameters) in enumerate(steps, 1):
-        click.echo(f"[{i}/{len(steps)}] {job}: {JOBS[job]['notebook']}.ipynb", err=True)
-        start = time.perf_counter()
-        try:
-            run_job(job, parameters)
-        except (JobFailed, OSError) as e:
-            raise JobFailed(f'{job} failed: {e}') from None
-        click.echo(f'[{i}/{len(steps)}] {job}: done in {time.perf_counter() - start:.0f} s', err=True)
+def _run_steps(steps, out, parallel):
+    "Run jobs, show their scores, and write the report"
+    add_records(out, JOBS) # of a run in parallel that was killed
+    say = partial(click.echo, err=True)
+    if parallel and len(steps) > 1:
+        run_in_parallel(steps, out, say)
+    else:
+        run_in_turn(steps, say)
     from ser_nb.report import score_notes, score_table, write_report
     metrics = read_metrics(out)
     table = score_table(metrics)
@@ -173,8 +173,9 @@ def _run_steps(steps, out):
 @click.option('--data', metavar='DIR|TABLE', help='Sound: a folder with corpora, or a clips.csv.')
 @click.option('--out', metavar='DIR', help='The run folder; without it, a new one in runs/.')
 @click.option('--dask', metavar='ADDRESS', help='Extract on a Dask cluster: tcp://host:8786.')
+@click.option('--parallel', is_flag=True, help='Run jobs that need nothing of each other at the same time.')
 @click.option('--smoke', is_flag=True, help='A short run with the small values that stand in the notebooks.')
-def run(jobs, given, data, out, dask, smoke):
+def run(jobs, given, data, out, dask, parallel, smoke):
     jobs = jobs or DEFAULT_JOBS
     if dask:
         given = (*given, ('dask', dask))
@@ -187,7 +188,7 @@ def run(jobs, given, data, out, dask, smoke):
     try:
         _make_folder(out)
         with lock_run(out):
-            _run_steps(steps, out)
+            _run_steps(steps, out, parallel)
     except (JobFailed, OSError, ValueError) as e:
         raise click.ClickException(printable_lines(str(e))) from None
     click.echo(f'run folder: {out} (report.html shows all of it)')

@@ -307,6 +307,7 @@ def run_job(job:str, # one of JOBS
     Raises:
         JobFailed: it says which cell failed, why, and where the executed copy is.
     """
+    os.environ['SER_NB_JOB'] = job # its checkpoints are its own
     source = notebook_path(job)
     target = Path(parameters['out'])/'notebooks'/source.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['METRICS_KEYS', 'METRICS_SCHEMA', 'lock_run', 'versions', 'machine', 'timed', 'checkpointed', 'clear_checkpoints',
            'progress', 'project_dir', 'notebooks_dir', 'run_folder', 'save_figure', 'score_records', 'nested_scores',
-           'read_metrics', 'find_score', 'record']
+           'read_metrics', 'find_score', 'add_records', 'record']
 
 # %% ../nbs/library/Run_Folder.ipynb #783cd32e
 import hashlib
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .files import (check_json, deprecated_names, fingerprint, plain_json, read_json,
@@ -67,7 +67,12 @@ def machine() -> dict: # system, processor, cores, date
     own = hasattr(os, 'sched_getaffinity')
     return dict(system=f'{platform.system()} {platform.machine()}', processor=cpu,
                 cores=len(os.sched_getaffinity(0)) if own else os.cpu_count(),
-                date=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+                date=time.strftime('%Y-%m-%dT%H:%M:%S%z')) | _beside()
+
+def _beside():
+    "How many jobs share the machine, where parallel_jobs runs several"
+    n = os.environ.get('SER_NB_PARALLEL')
+    return dict(parallel_jobs=int(n)) if n else {}
 
 # %% ../nbs/library/Run_Folder.ipynb #4ccd8c96
 @contextmanager
@@ -79,6 +84,10 @@ def timed(timings:dict, # name -> list of seconds; the block's time is appended
     timings.setdefault(name, []).append(round(time.perf_counter() - start, 3))
 
 # %% ../nbs/library/Run_Folder.ipynb #0a51f581
+def _checkpoints(folder):
+    "Where the job that runs keeps its checkpoints"
+    return Path(folder)/'.finished'/os.environ.get('SER_NB_JOB', '')
+
 def checkpointed(folder:str|Path, # the run folder
                  key, # what the result depends on: keys that print alike share a result
                  make, # function without arguments that gives an array
@@ -91,7 +100,7 @@ def checkpointed(folder:str|Path, # the run folder
         y_pred = checkpointed(run, ('fold', 1, seed), lambda: train_fold(1), timings, 'train')
     """
     import numpy as np
-    path = Path(folder)/'.finished'/f'{hashlib.sha256(repr(key).encode()).hexdigest()}.npz'
+    path = _checkpoints(folder)/f'{hashlib.sha256(repr(key).encode()).hexdigest()}.npz'
     if not path.exists():
         seconds = {}
         with timed(seconds, name): value = make()
@@ -104,7 +113,9 @@ def checkpointed(folder:str|Path, # the run folder
 def clear_checkpoints(folder:str|Path): # the run folder
     "Remove the checkpoints of a job that is done"
     import shutil
-    shutil.rmtree(Path(folder)/'.finished', ignore_errors=True)
+    shutil.rmtree(_checkpoints(folder), ignore_errors=True)
+    with suppress(OSError): # another job's are there still, or there were none
+        (Path(folder)/'.finished').rmdir()
 
 # %% ../nbs/library/Run_Folder.ipynb #19038279
 def progress(items, # what to go through
@@ -290,6 +301,37 @@ def _merged_audit(old, new):
     kinds = {f['kind'] for f in new}
     return [f for f in old if f['kind'].endswith('_gives_emotion') and f['kind'] not in kinds] + list(new)
 
+# %% ../nbs/library/Run_Folder.ipynb #b4f1d8fa
+def _joined(old, own, path):
+    "The record of a run's earlier jobs with that of one more, checked"
+    jobs = [j for j in old.get('job', '').split() if j != own['job']] + [own['job']]
+    new = own | dict(schema=2, job=' '.join(jobs), scores=_merged(old.get('scores', []), own['scores']))
+    for key in ('parameters', 'data', 'timings', 'files'): new[key] = old.get(key, {}) | own[key]
+    new['data'] = _merged_reasons(old.get('data', {}), new['data'], new['scores'])
+    new['audit'] = _merged_audit(old.get('audit', []), own['audit'])
+    new = plain_json({k: new[k] for k in METRICS_KEYS})
+    check_json(new, METRICS_SCHEMA, path)
+    return new
+
+# %% ../nbs/library/Run_Folder.ipynb #7820ec0a
+_OWN = '.record-{}.json' # what a job recorded while others ran beside it
+
+def _add(folder, own):
+    "Write a job's own record into metrics.json"
+    path = Path(folder)/'metrics.json'
+    new = _joined(read_metrics(path) if path.exists() else {}, own, path)
+    write_json(new, path)
+    return new
+
+def add_records(folder:str|Path, # the run folder
+                jobs # names, in the order in which they count as run
+               ):
+    "Put what jobs recorded while they ran in parallel into `metrics.json`"
+    for path in (Path(folder)/_OWN.format(job) for job in jobs):
+        if path.exists():
+            _add(folder, read_json(path, 10_000_000))
+            path.unlink()
+
 # %% ../nbs/library/Run_Folder.ipynb #c1a769f6
 def record(folder:str|Path, # the run folder
            job:str, # the job's name
@@ -299,27 +341,22 @@ def record(folder:str|Path, # the run folder
            timings:dict=None, # name -> list of seconds
            audit:list=None, # findings of the leakage linter: kind, severity, clips
            files:list=() # names in the folder to fingerprint
-          ) -> dict: # the whole record, METRICS_KEYS
+          ) -> dict: # METRICS_KEYS: of the whole run; where jobs run in parallel, of this job
     """Write a job's results into `metrics.json`, beside those of the run's earlier jobs.
+
+    Where jobs run in parallel, they wait in a file of their own for `add_records`.
 
     Raises:
         ValueError: a value is outside of what METRICS_SCHEMA allows, or the file there is broken.
     """
-    path = Path(folder)/'metrics.json'
-    old = read_metrics(path) if path.exists() else {}
-    jobs = [j for j in old.get('job', '').split() if j != job] + [job]
     hashes = {f: fingerprint(Path(folder)/f) for f in files}
     if os.environ.get('SER_NB_SMOKE'): parameters = parameters | dict(smoke=True)
-    new = dict(schema=2, job=' '.join(jobs), parameters={job: parameters}, versions=versions(),
-               machine=machine(), data=data or {}, timings={job: timings or {}}, files=hashes,
-               scores=_merged(old.get('scores', []), score_records(scores or ())))
-    for key in ('parameters', 'data', 'timings', 'files'): new[key] = old.get(key, {}) | new[key]
-    new['data'] = _merged_reasons(old.get('data', {}), new['data'], new['scores'])
-    new['audit'] = _merged_audit(old.get('audit', []), audit)
-    new = plain_json({k: new[k] for k in METRICS_KEYS})
-    check_json(new, METRICS_SCHEMA, path)
-    write_json(new, path)
-    return new
+    own = dict(job=job, parameters={job: parameters}, versions=versions(), machine=machine(), data=data or {},
+               timings={job: timings or {}}, files=hashes, audit=audit, scores=score_records(scores or ()))
+    if 'SER_NB_PARALLEL' not in os.environ:
+        return _add(folder, own)
+    write_json(plain_json(own), Path(folder)/_OWN.format(job))
+    return _joined({}, own, folder)
 
 # %% ../nbs/library/Run_Folder.ipynb #d1000004
 __getattr__ = deprecated_names(

@@ -147,11 +147,11 @@ def test_a_training_that_was_stopped_does_not_train_again_what_it_had_finished(t
     call = [a.format(features=features) for a in TRAIN]
     assert ser_nb('run', *call, '--out', tmp_path/'undisturbed').returncode == 0
     running, kept = start(call, tmp_path/'out'), tmp_path/'out'/'.finished'
-    while not list(kept.glob('[!.]*.npz')):
+    while not list(kept.rglob('[!.]*.npz')):
         assert running.poll() is None
         time.sleep(0.05)
     stop(running, signal.SIGKILL)
-    finished = [np.load(p)['seconds'].item() for p in kept.glob('[!.]*.npz')]
+    finished = [np.load(p)['seconds'].item() for p in kept.rglob('[!.]*.npz')]
     assert (done := ser_nb('run', *call, '--out', tmp_path/'out')).returncode == 0, done.stderr
     assert same_outcome(tmp_path/'undisturbed', tmp_path/'out', RUNS['train'][1]) and not kept.exists()
     assert finished and set(finished) <= set(

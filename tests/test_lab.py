@@ -105,4 +105,5 @@ def test_all_cells_of_proposed_system_run_in_the_lab_and_show_the_confusion_matr
         picture.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path/'lab.png')
         assert picture.evaluate('i => i.naturalWidth') > 400
-    assert (tmp_path/'run'/'article'/'model.h5').is_file() and (tmp_path/'run'/'figures'/'confusion.png').is_file()
+    made = tmp_path/'run'
+    assert (made/'article'/'model.h5').is_file() and (made/'figures'/'article_confusion.png').is_file()

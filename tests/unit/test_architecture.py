@@ -17,7 +17,7 @@ feature_extraction metrics splits validation shortcuts leakage combining_dataset
 out_of_domain adaptation h5_files model_files fine_tuning timing windowing prediction turns streaming onnx_export
 timeline demo_gate demo_html demo classifiers tuning ablations baselines ladder robustness report
 benchmark_extraction benchmark_training benchmark_encoder benchmark_estimators
-benchmark_prediction benchmark_growth benchmark docs pipeline prediction_lines predict_inputs
+benchmark_prediction benchmark_growth benchmark docs pipeline parallel_jobs prediction_lines predict_inputs
 predict_folders predict_commands command_line""".split()
 DEPRECATED = {'evaluation'} # thin re-exports for one release
 MODULES = sorted(p for p in (ROOT/'ser_nb').glob('*.py') if not p.stem.startswith('_'))
