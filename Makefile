@@ -22,6 +22,7 @@ run: setup          ## the article's system and the shipped model on the embedde
 # two workers side by side: threads of their own would only wait for each other
 check test test-environment campaign nightly: export OMP_NUM_THREADS = 1
 check test test-environment campaign nightly: export OPENBLAS_NUM_THREADS = 1
+check test test-environment campaign nightly: export OPENBLAS_THREAD_TIMEOUT = 4
 lint: setup         ## style and spelling
 	$(BIN)/ruff check ser_nb tests nbs
 	$(BIN)/codespell ser_nb tests nbs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md

@@ -290,6 +290,7 @@ def _execute(source, target, parameters):
     os.environ['SER_NB_PROGRESS'] = 'text' if bar else 'none'
     logging.getLogger('papermill').setLevel('ERROR')
     _place_kernel_files()
+    os.environ.setdefault('OPENBLAS_THREAD_TIMEOUT', '4') # its threads sleep when idle; they would keep a core busy
     try:
         execute_notebook(source, target, parameters, cwd=source.parent, engine_name=job_engine(),
                          stderr_file=sys.stderr if bar else None, **_KERNEL)
