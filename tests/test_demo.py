@@ -490,18 +490,30 @@ def test_an_error_looks_like_one(page, tmp_path):
 
 
 def record(panel):
-    "Click Record until the recording runs, as one would: a tab that has just been opened may not listen yet"
-    from playwright.sync_api import TimeoutError as NotYet
+    panel.get_by_role('button', name='Record').first.click()
+    panel.get_by_role('button', name='Stop').first.wait_for(timeout=20000)
+
+
+def listen(page):
+    """Record in the live tab until pieces of sound are sent.
+
+    Gradio fetches its recorder when the tab is opened; a click on Record before it is there shows Stop and records
+    nothing (`new undefined` in InteractiveAudio, Gradio 6.31). One stops, and records again.
+    """
+    from playwright.sync_api import TimeoutError as NothingSent
     for _ in range(4):
-        panel.get_by_role('button', name='Record').first.click()
-        try: return panel.get_by_role('button', name='Stop').first.wait_for(timeout=5000)
-        except NotYet: pass
-    raise AssertionError('Record was clicked four times, and no recording runs')
+        try:
+            with page.expect_request('**/gradio_api/upload', timeout=10000):
+                record(page.locator('#live'))
+            return
+        except NothingSent:
+            page.locator('#live').get_by_role('button', name='Stop').first.click()
+    raise AssertionError('Record was clicked four times, and no sound was sent')
 
 
 def test_a_live_microphone_gets_a_timeline_and_leaves_nothing_behind(page):
     page.get_by_role('tab', name='Live').click()
-    record(page.locator('#live'))
+    listen(page)
     page.locator('#live_answer .row svg').first.wait_for(timeout=60000)
     page.locator('#live').get_by_role('button', name='Stop').first.click()
     assert 'listening' in page.locator('#live_answer').inner_text()
