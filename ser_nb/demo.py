@@ -7,8 +7,9 @@ __all__ = ['LIVE_S', 'EXAMPLES', 'predict_html', 'answer_upload', 'LiveSound', '
            'enrol_voice', 'about_html', 'demo_page', 'demo_app', 'serve_demo', 'upload_widget']
 
 # %% ../nbs/library/Demo.ipynb #d0e00003
-import html, os, threading, warnings
+import html, logging, os, threading, warnings
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -315,6 +316,17 @@ def demo_app(model:EmotionModel, # see EmotionModel.load
     return app
 
 # %% ../nbs/library/Demo.ipynb #888e2be9
+def _serve(app, listening):
+    "Answer until Ctrl-C, which is no error: what browsers still hold open is closed without a word"
+    import uvicorn
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig, frame):
+            logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)
+            super().handle_exit(sig, frame)
+    config = uvicorn.Config(app, log_level='warning', ws='none', timeout_graceful_shutdown=3)
+    with suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listening])
+
 def serve_demo(model:EmotionModel, # see EmotionModel.load
                host:str='127.0.0.1', # address to listen at
                port:int=7860, # 0 = any that is free
@@ -328,10 +340,8 @@ def serve_demo(model:EmotionModel, # see EmotionModel.load
     with private_folder() as root, socket.create_server((host, port), family=family) as listening:
         with swept(Uploads(root, max_mb, max(total_mb, max_mb)), keep_s) as uploads:
             app = guard(block_external_requests(demo_app(model, uploads)), uploads, host, names)
-            import uvicorn
             print(f'http://{f"[{host}]" if ":" in host else host}:{listening.getsockname()[1]}', flush=True)
-            config = uvicorn.Config(app, log_level='warning', ws='none', timeout_graceful_shutdown=3)
-            uvicorn.Server(config).run(sockets=[listening])
+            _serve(app, listening)
 
 # %% ../nbs/library/Demo.ipynb #41b8bb35
 def upload_widget(model:EmotionModel=None # None = EmotionModel.load()

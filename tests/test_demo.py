@@ -397,8 +397,9 @@ def page(tmp_path_factory, one_of_each):
         opened.goto(address)
         opened.get_by_text('What does this voice express?').wait_for(timeout=60000)
         yield opened
-        server.send_signal(signal.SIGINT)
-        server.wait(20)
+        server.send_signal(signal.SIGINT) # while the page holds connections open
+        said = server.communicate(timeout=20)[1]
+        assert server.returncode == 0 and 'Traceback' not in said and 'Aborted' not in said, said
 
 
 def shown(page): return answer.inner_text() if (answer := page.locator('#answer .ser')).count() else ''
