@@ -62,8 +62,8 @@ def _result(job, future):
     try:
         return future.result()
     except BrokenProcessPool:
-        raise JobFailed(f'{job} failed: its process was killed, as happens when memory runs out; '
-                        'without --parallel the jobs take turns') from None
+        raise JobFailed('the process of a job was killed, as happens when memory runs out; '
+                        'without --parallel the jobs take turns') from None # all that run end with it: which, none says
     except (JobFailed, OSError) as e:
         raise JobFailed(f'{job} failed: {e}') from None
 

@@ -50,7 +50,7 @@ def test_the_record_is_that_of_jobs_in_turn_whichever_ends_first(tmp_path, of_tw
 
 @pytest.mark.parametrize('trouble, message', [
     (dict(fails='cell 3: no clips'), 'train failed: cell 3: no clips'),
-    (dict(dies=True), 'failed: its process was killed')])
+    (dict(dies=True), 'the process of a job was killed')])
 def test_a_job_that_fails_is_named_and_what_needs_it_does_not_start(tmp_path, of_two, trouble, message):
     with pytest.raises(JobFailed, match=message):
         run_in_parallel(call(tmp_path, train=dict(seconds=.5, **trouble)), tmp_path, print, job)
