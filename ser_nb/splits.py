@@ -11,6 +11,7 @@ __all__ = ['SPEAKER_FOLDS', 'FEW_SPEAKERS', 'N_SPEAKER_FOLDS', 'NORMALISATIONS',
            'corpus_scores']
 
 # %% ../nbs/library/Splits.ipynb #31d6d722
+import hashlib
 from functools import lru_cache
 from itertools import permutations
 
@@ -374,6 +375,13 @@ def _as_table(given):
         return pd.DataFrame(np.asarray(proba, np.float64), columns=list(labels))
     return pd.get_dummies(pd.Series(given), dtype=np.float64)
 
+# %% ../nbs/library/Splits.ipynb #f7487fd8
+def _rows_key(rows):
+    "As fingerprint of the rows, ten times as fast where there are thousands of features: those as bytes"
+    columns = feature_columns(rows)
+    values = np.ascontiguousarray(rows[columns].to_numpy().T) # by columns, as pandas holds them
+    return fingerprint(rows.drop(columns=columns)), columns, str(values.dtype), hashlib.sha256(values).hexdigest()
+
 # %% ../nbs/library/Splits.ipynb #b0b49de6
 def cross_validate(fit_predict, # function of train, test and fold: (proba, labels), a table, or (n,) labels
                    protocol, # generator of (fold, train, test)
@@ -394,7 +402,7 @@ def cross_validate(fit_predict, # function of train, test and fold: (proba, labe
         if checkpoint is None:
             result = fold_result()
         else:
-            known = (key, str(fold), fingerprint(train), fingerprint(test), versions(), machine()['cores'])
+            known = (key, str(fold), _rows_key(train), _rows_key(test), versions(), machine()['cores'])
             result = checkpointed(checkpoint, known, fold_result, timings, name)
         proba = pd.DataFrame(result).add_prefix('p_')
         about = test.drop(columns=feature_columns(test)).reset_index(drop=True)

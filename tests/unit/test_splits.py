@@ -88,6 +88,25 @@ def test_a_stopped_run_does_not_train_finished_folds_again(tmp_path):
     assert len(calls) == len(parts) + 1
 
 
+def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_has_changed(tmp_path):
+    rows, calls = corpus(), []
+    feature = splits.feature_columns(rows)[0]
+    def fit_predict(train, test, fold):
+        calls.append(fold)
+        return splits.nearest_neighbour(train, test)
+    def trainings(rows):
+        calls.clear()
+        splits.cross_validate(fit_predict, splits.unseen_speakers(rows), checkpoint=tmp_path)
+        return len(calls)
+    every = trainings(rows)
+    assert every > 1 and trainings(rows.copy()) == 0
+    moved, relabelled = rows.copy(), rows.copy()
+    moved.loc[moved.index[0], feature] += 1
+    relabelled.loc[relabelled.index[0], 'label'] = 'female_calm'
+    assert trainings(moved) > 0 and trainings(relabelled) > 0
+    assert trainings(rows.rename(columns={feature: 'other'})) == every
+
+
 def test_the_ladder_runs_on_a_corpus_that_is_neither_ravdess_nor_tess():
     from ser_nb import ladder
     steps, left_out = ladder.ladder_steps(corpus())
