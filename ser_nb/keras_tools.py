@@ -7,7 +7,8 @@ __all__ = ['import_keras', 'start_training', 'one_hot', 'values_of', 'labels_of'
            'epoch_bar', 'fit_network', 'predict_proba']
 
 # %% ../nbs/library/Keras_Tools.ipynb #b1d0a003
-import logging, os, sys
+import gc, logging, os, sys
+from contextlib import contextmanager
 from time import perf_counter
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -20,6 +21,18 @@ import pandas as pd
 from .corpora import LABELS
 from .run_folder import progress
 
+# %% ../nbs/library/Keras_Tools.ipynb #7ebce43b
+@contextmanager
+def _staying():
+    "What is made in this block is never searched for garbage"
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects: gc.enable()
+
 # %% ../nbs/library/Keras_Tools.ipynb #79044ba3
 def import_keras(): # the module `keras`
     "Import Keras without messages, with two threads and oneDNN on"
@@ -30,6 +43,7 @@ def import_keras(): # the module `keras`
     try:
         if 'tensorflow' not in sys.modules:
             os.dup2(devnull, 2)
+            with _staying(): import tensorflow
         import keras, tensorflow
         tensorflow.get_logger().setLevel('ERROR')
     finally:
