@@ -5,6 +5,7 @@ Intel's extension and OpenVINO in one process, in some orders of import, end in 
 The processes are forked from this one, which has imported what most notebooks import.
 """
 import argparse
+import gc
 import sys
 import time
 from multiprocessing import connection, get_context
@@ -50,6 +51,7 @@ def main():
     parser.add_argument('notebooks', nargs='+', type=lambda path: Path(path).absolute())
     given = parser.parse_args()
     skipped = sorted(set(get_config().tst_flags.split()) - set(given.flags.split()))
+    gc.freeze() # what is imported here is not searched for garbage in each process
     largest_first = sorted(given.notebooks, key=lambda path: -path.stat().st_size)
     done = list(run_all(largest_first, skipped))
     for notebook, _, seconds in sorted(done, key=lambda row: -row[2])[:10]:
