@@ -13,7 +13,7 @@ JOBS ?= train model
 # where no bytecode may be written, as in many images for containers, every process compiles TensorFlow anew (17 s instead of 6)
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run check lint test test-environment campaign nightly readme docs lab lock clean setup
+.PHONY: run check lint compiled test test-environment campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
 
 run: setup          ## the article's system and the shipped model on the embedded features, evaluated
@@ -36,8 +36,7 @@ test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then
 	$(BIN)/python -m pytest
 
 # what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
-ENVIRONMENT_NBS := $(patsubst %,nbs/%.ipynb,Proposed_System Emotion_Model library/Keras_Tools library/Model_Files \
-  library/H5_Files library/Speech_Encoder library/Classifiers)
+ENVIRONMENT_NBS := $(patsubst %,nbs/library/%.ipynb,Keras_Tools Model_Files H5_Files Speech_Encoder Classifiers)
 test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy and scikit-learn
 	$(BIN)/python tests/notebooks.py $(ENVIRONMENT_NBS)
 	$(BIN)/python -m pytest -m '(unit or environment) and not slow'
@@ -81,6 +80,7 @@ $(VENV)/.ready: $(LOCK) settings.ini setup.py pyproject.toml
 	@touch $@
 
 # librosa's functions are compiled by its first user; two first users at once leave a cache that crashes (numba issue 10128)
+compiled: $(VENV)/.librosa
 $(VENV)/.librosa: $(VENV)/.ready
 	$(BIN)/python -W ignore -c "import librosa as l, numpy as n; from ser_nb.feature_extraction import article_features as a; y = n.random.default_rng(0).normal(size=9999).astype('f'); \
 	  a(y, 22050); l.effects.trim(y); l.feature.delta(l.feature.mfcc(y=y)); l.feature.spectral_rolloff(y=y); l.tone(440, duration=1)"

@@ -107,7 +107,6 @@ def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
     assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
 
-@pytest.mark.environment
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
     out, _ = whole_way
     done = ser_nb('run', 'model', '--smoke', '-p', 'features_dir', out, '--out', tmp_path/'again')
