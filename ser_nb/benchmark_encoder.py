@@ -10,6 +10,7 @@ __all__ = ['CLIP_FRAMES', 'python_with', 'cpu_capabilities', 'compile_encoder', 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #0b755433
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 
@@ -64,21 +65,21 @@ def _inputs(compiled, batch):
     frames = np.full(batch, CLIP_FRAMES, np.int32)
     return [mel, frames] if len(compiled.inputs[0].partial_shape) == 3 else [frames, mel]
 
-def _median_ms(call, repeats):
-    "Milliseconds of the first call, and the median of the others"
+def _clip_ms(call, batch, repeats):
+    "Median milliseconds of a clip after a first call; of many clips at a time two calls are enough"
     milliseconds = []
-    for _ in range(repeats + 1):
+    for _ in range(max(repeats // batch, 2) + 1):
         start = perf_counter()
         call()
         milliseconds.append((perf_counter() - start) * 1000)
-    return milliseconds[0], float(np.median(milliseconds[1:]))
+    return float(np.median(milliseconds[1:])) / batch
 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #af7f672d
 def time_openvino(xml:str, # an OpenVINO model
                   precision:str='f32', # or bf16
                   threads:int=0, # 0 = OpenVINO's own choice
                   batches:list=(1,), # clips at a time
-                  repeats:int=5 # calls that count
+                  repeats:int=8 # clips of the calls that count, at least two calls
                  ) -> dict: # compile_ms; ms_1, ms_4, ...: a clip's milliseconds at each batch size
     "Time an OpenVINO model, for `in_process`"
     start = perf_counter()
@@ -86,12 +87,11 @@ def time_openvino(xml:str, # an OpenVINO model
     found = dict(compile_ms=(perf_counter() - start) * 1000)
     for batch in batches:
         inputs = _inputs(compiled, batch)
-        _, ms = _median_ms(lambda: compiled(inputs), repeats)
-        found[f'ms_{batch}'] = ms / batch
+        found[f'ms_{batch}'] = _clip_ms(lambda: compiled(inputs), batch, repeats)
     return found
 
 def time_tensorflow(batches:list=(1,), # clips at a time
-                    repeats:int=5, # calls that count
+                    repeats:int=8, # clips of the calls that count, at least two calls
                     weights:dict=None # of build_encoder; None = the encoder's shapes, random numbers
                    ) -> dict: # as of time_openvino
     "Time the same network in TensorFlow, for `in_process`"
@@ -102,8 +102,7 @@ def time_tensorflow(batches:list=(1,), # clips at a time
     for batch in batches:
         mel = tf.random.uniform((batch, CLIP_FRAMES, ENCODER_MELS), seed=0)
         frames = tf.fill((batch,), CLIP_FRAMES)
-        _, ms = _median_ms(lambda: call([mel, frames]).numpy(), repeats)
-        found[f'ms_{batch}'] = ms / batch
+        found[f'ms_{batch}'] = _clip_ms(lambda: call([mel, frames]).numpy(), batch, repeats)
     return found
 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #1dca711b
@@ -133,7 +132,7 @@ def export_onnx(path:str, # of the ONNX file
 def time_onnx(path:str, # an ONNX file
               threads:int=0, # 0 = the runtime's own choice
               batches:list=(1,), # clips at a time
-              repeats:int=5 # calls that count
+              repeats:int=8 # clips of the calls that count, at least two calls
              ) -> dict: # as of time_openvino
     "Time an ONNX file in ONNX Runtime, for `in_process`"
     import onnxruntime
@@ -144,7 +143,7 @@ def time_onnx(path:str, # an ONNX file
     for batch in batches:
         mel = np.random.default_rng(0).random((batch, CLIP_FRAMES, ENCODER_MELS), np.float32)
         given = dict(mel=mel, n_frames=np.full(batch, CLIP_FRAMES, np.int32))
-        found[f'ms_{batch}'] = _median_ms(lambda: session.run(None, given), repeats)[1] / batch
+        found[f'ms_{batch}'] = _clip_ms(lambda: session.run(None, given), batch, repeats)
     return found
 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #13cbd775
@@ -196,8 +195,11 @@ def encoder_variants(paths:list, # sound files to calibrate the quantisation on
     "The encoder's variants"
     if not encoder_ready(): return {}
     xml, name = str(fetch_weights()), 'benchmark_encoder:time_openvino'
-    int8, no_int8 = _quantised(paths, folder, stock, xml)
-    onnx, python, no_onnx = _onnx(folder, stock) if paths else ('', '', 'left out with the 8-bit model')
+    left_out = '' if paths else 'left out with the 8-bit model'
+    with ThreadPoolExecutor(2) as pool: # nothing is timed
+        quantised = pool.submit(_quantised, paths, folder, stock, xml)
+        onnx, python, no_onnx = _onnx(folder, stock) if paths else ('', '', left_out)
+        int8, no_int8 = quantised.result()
     no_bf16 = '' if 'BF16' in cpu_capabilities() else 'the processor has no bfloat16: OpenVINO would emulate it'
     def row(function, skipped='', python='', file='', **arguments):
         files = [str(Path(file).with_suffix(end)) for end in ('.xml', '.bin')] if file.endswith('.xml') else [file]
@@ -206,7 +208,7 @@ def encoder_variants(paths:list, # sound files to calibrate the quantisation on
             'OpenVINO bfloat16': row(name, no_bf16, file=xml, xml=xml, precision='bf16'),
             'OpenVINO int8': row(name, no_int8, file=int8, xml=int8),
             'ONNX Runtime float32': row('benchmark_encoder:time_onnx', no_onnx, python, onnx, path=onnx),
-            'TensorFlow float32': row('benchmark_encoder:time_tensorflow')}
+            'TensorFlow float32': row('benchmark_encoder:time_tensorflow', left_out)}
 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #2b586480
 def encoder_speed(variants:dict, # of encoder_variants
@@ -295,7 +297,7 @@ def test_clips(clips:pd.DataFrame, # a clip table with sound
                n:int=0 # at most, drawn at random; 0 = all of the fold
               ) -> pd.DataFrame: # file and path of the first fold's test clips that are in `clips`
     "Sound of the first fold of unseen speakers"
-    rows = all_rows(*read_features(features_dir))
+    rows = all_rows(*read_features(features_dir, companions=''))
     if not has_published_folds(rows): return pd.DataFrame(columns=['file', 'path'])
     _, _, test = next(unseen_speakers(rows, ('ravdess_speech', 'ravdess_song')))
     found = test[['file']].merge(clips.drop_duplicates('file')[['file', 'path']], on='file')
