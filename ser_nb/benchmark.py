@@ -46,7 +46,7 @@ def rows_to_train(features_dir:str, # with the feature files; '' = those that co
                  ) -> str: # the folder
     "The article's 180 features of the rows that are trained on"
     columns = [*META_COLUMNS, *FEATURES]
-    train, test = read_features(features_dir)
+    train, test = read_features(features_dir, companions='')
     write_features(drawn(train[columns], learn), drawn(test[columns], learn // 2), folder)
     return str(folder)
 
@@ -84,16 +84,16 @@ def measure_extraction(clips:pd.DataFrame, # a clip table
 def measure_training(configurations:dict, # of training_configurations
                      networks:list, # names
                      rounds:int, # in turns, each with another seed
-                     epochs:int, # that are timed, of the article's network; the wide one has a ninth
+                     epochs:int, # that are timed, of the article's network; the wide one has an eighth
                      full:bool, # the article's 30 epochs
                      features_dir:str # of rows_to_train
                     ) -> dict: # turns, tables by network, in_use, not_accelerated, skipped, full_minutes, backends
     "The article's table"
     b = benchmark_training
-    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=max(epochs, 1) / 9)
+    timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=max(epochs, 1) / 8)
     turns = b.training_speed(configurations, networks, rounds, features_dir=features_dir, epochs=timed)
     skipped = {w: c['skipped'] for w, c in configurations.items() if c['skipped']}
-    used = b.libraries_in_use(configurations, features_dir)
+    used = b.libraries_in_use(configurations)
     wrong = [line for w, found in used.items() for line in b.not_accelerated(w, configurations[w], found)]
     stock = configurations.get('stock TensorFlow', {}).get('python', '')
     return dict(turns=turns, tables={n: training_table(turns, n, skipped.items()) for n in networks}, in_use=used,

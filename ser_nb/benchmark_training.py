@@ -6,8 +6,8 @@
 __all__ = ['KMP_SETTINGS', 'ARTICLE_BLOCK', 'ARTICLE_TIMES', 'BFLOAT16', 'NETWORKS', 'FULL_EPOCHS', 'instruction_sets',
            'other_python', 'installed', 'training_configurations', 'wide_network', 'loaded_libraries', 'train_once',
            'train_in_process', 'training_speed', 'training_table', 'full_minutes', 'plot_training', 'onednn_summary',
-           'in_use', 'not_accelerated', 'libraries_in_use', 'environment_report', 'backend_predictions',
-           'backend_speed']
+           'in_use', 'not_accelerated', 'train_briefly', 'libraries_in_use', 'environment_report',
+           'backend_predictions', 'backend_speed']
 
 # %% ../nbs/library/Benchmark_Training.ipynb #70f1e8f8
 import os
@@ -108,25 +108,27 @@ def _reduced(tables):
     return [(s @ first['components'] + first['bias'])[..., None] for s in scaled]
 
 # %% ../nbs/library/Benchmark_Training.ipynb #f89a646f
+def _accuracy(y_pred, test): return float((y_pred == test.label.to_numpy()).mean())
+
 def _train_wide(train, test, epochs, seed):
-    "Seconds of each epoch, epochs, and predicted labels, of the wide network; below 1, of that part of the clips"
+    "Seconds of each epoch, epochs, and accuracy, of the wide network; below 1, of that part of the clips"
     keras = import_keras()
     keras.utils.set_random_seed(seed)
+    part = slice(None, None, max(round(1 / epochs), 1))
     (X, X_test), labels = _reduced((train, test)), order_labels(train.label)
     y, network = one_hot(train.label, labels), wide_network(X.shape[1], len(labels))
     network.fit(X[:105], y[:105], batch_size=64, verbose=0) # a whole batch and a smaller one
-    part = slice(None, None, max(round(1 / epochs), 1))
     ends, whole = [perf_counter()], len(X) / len(X[part])
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(perf_counter()))
     network.fit(X[part], y[part], epochs=max(round(epochs), 1), batch_size=64, verbose=0, callbacks=[clock])
-    y_pred = labels_of(network.predict(X_test, batch_size=512, verbose=0), labels)
-    return (np.diff(ends) * whole).tolist(), epochs, y_pred
+    y_pred = labels_of(network.predict(X_test[part], batch_size=512, verbose=0), labels)
+    return (np.diff(ends) * whole).tolist(), epochs, _accuracy(y_pred, test[part])
 
 def _train_article(train, test, epochs, seed):
-    "Seconds of each epoch but the first, epochs, and predicted labels, of the article's network"
+    "Seconds of each epoch but the first, epochs, and accuracy, of the article's network"
     network, trained = train_model(train, seed=seed, epochs=epochs + 1)
     y_pred = labels_of(predict_proba(network, test, COLUMNS), trained['labels'])
-    return trained['history'].seconds.tolist()[1:], epochs + 1, y_pred
+    return trained['history'].seconds.tolist()[1:], epochs + 1, _accuracy(y_pred, test)
 
 NETWORKS = dict(article=_train_article, wide=_train_wide)
 
@@ -149,31 +151,28 @@ def loaded_libraries(part:str # of a name
 def train_once(networks:list, # names in NETWORKS
                features_dir:str, # with the feature files
                extension:bool, # whether Intel's extension may be loaded
-               epochs:dict, # of each network, that are timed; of the wide one also a part, such as 1/3
-               seed:int=42, # of weights and order
-               rows:int=0 # training rows to take; 0 = all
+               epochs:dict, # of each network, that are timed; of the wide one also a part, such as 1/4
+               seed:int=42 # of weights and order
               ) -> dict: # tensorflow, loaded (libraries of the extension), trained: network -> seconds, accuracy, ...
     "Train in this process, timed by epoch"
     if not extension: _hide_extension()
     import_keras()
     import tensorflow as tf
-    train, test = read_features(features_dir)
-    train, trained = train.iloc[:rows or len(train)], {}
+    (train, test), trained = read_features(features_dir), {}
     for name in networks:
         clock, cpu = perf_counter(), cpu_seconds()
-        each, n, y_pred = NETWORKS[name](train, test, epochs[name], seed)
+        each, n, accuracy = NETWORKS[name](train, test, epochs[name], seed)
         trained[name] = dict(seconds=perf_counter() - clock, cpu_seconds=cpu_seconds() - cpu, epoch_seconds=each,
-                             epochs=n, accuracy=float((y_pred == test.label.to_numpy()).mean()))
+                             epochs=n, accuracy=accuracy)
     return dict(tensorflow=tf.__version__, loaded=loaded_libraries('itex'), trained=trained)
 
 # %% ../nbs/library/Benchmark_Training.ipynb #c17a3daf
 def train_in_process(configuration:dict, # of training_configurations
                      **arguments # of train_once
-                    ) -> dict: # of in_process; its value is of train_once
+                    ) -> dict: # of train_once
     "Train in a new process"
-    environment = configuration['environment'] | arguments.pop('environment', {})
-    return in_process('benchmark_training:train_once', configuration['python'], environment,
-                      extension=configuration['extension'], **arguments)
+    return in_process('benchmark_training:train_once', configuration['python'], configuration['environment'],
+                      extension=configuration['extension'], **arguments)['value']
 
 def training_speed(configurations:dict, # of training_configurations
                    networks=tuple(NETWORKS), # names
@@ -186,7 +185,7 @@ def training_speed(configurations:dict, # of training_configurations
              if not c['skipped'] and (names := [n for n in networks if n in c['networks']])]
     rows = []
     for r, what, configuration, names in progress(turns, 'trainings'):
-        found = train_in_process(configuration, networks=names, seed=seed + r, **arguments)['value']
+        found = train_in_process(configuration, networks=names, seed=seed + r, **arguments)
         rows += [dict(round=r, network=n, what=what, tensorflow=found['tensorflow']) | t
                  for n, t in found['trained'].items()]
     return pd.DataFrame(rows)
@@ -258,7 +257,7 @@ def onednn_summary(lines # of ONEDNN_VERBOSE=1
     return summed.sort_values('ms', ascending=False).reset_index()
 
 # %% ../nbs/library/Benchmark_Training.ipynb #2daf05c3
-def in_use(found:dict # of train_in_process with ONEDNN_VERBOSE=1
+def in_use(found:dict # of in_process: its lines, and the value of train_briefly
           ) -> dict: # TensorFlow, instruction set, primitives (without bare matrix products), library of the extension
     "TensorFlow, oneDNN and the extension as a process had them"
     ran = onednn_summary(found['lines'])
@@ -285,13 +284,23 @@ def not_accelerated(what:str, # name of a configuration
     return [f'{what}: {line}' for line, so in lines.items() if so]
 
 # %% ../nbs/library/Benchmark_Training.ipynb #36b4bc91
-def libraries_in_use(configurations:dict, # of training_configurations
-                     features_dir:str # with the feature files
+def train_briefly(extension:bool # whether Intel's extension may be loaded
+                 ) -> dict: # tensorflow, loaded (libraries of the extension)
+    "One step of the wide network on random numbers"
+    if not extension: _hide_extension()
+    import_keras()
+    import tensorflow as tf
+    X = np.random.default_rng(0).normal(size=(64, 78, 1)).astype(np.float32) # as many components as the article's
+    wide_network(78, 16).train_on_batch(X, np.eye(16, dtype=np.float32)[np.arange(64) % 16])
+    return dict(tensorflow=tf.__version__, loaded=loaded_libraries('itex'))
+
+def libraries_in_use(configurations:dict # of training_configurations
                     ) -> dict: # configuration -> in_use
-    "A short training of the wide network in each configuration, with oneDNN's messages"
+    "One step of the wide network in each configuration, with oneDNN's messages"
     def seen(configuration):
-        return train_in_process(configuration, networks=['wide'], features_dir=features_dir, epochs=dict(wide=1),
-                                rows=128, environment=dict(ONEDNN_VERBOSE='1'))
+        environment = configuration['environment'] | dict(ONEDNN_VERBOSE='1')
+        return in_process('benchmark_training:train_briefly', configuration['python'], environment,
+                          extension=configuration['extension'])
     able = {what: c for what, c in configurations.items() if not c['skipped']}
     with ThreadPoolExecutor(machine()['cores']) as pool: # nothing is timed
         found = progress(pool.map(seen, able.values()), 'messages', len(able))
