@@ -86,14 +86,15 @@ def measure_training(configurations:dict, # of training_configurations
                      rounds:int, # in turns, each with another seed
                      epochs:int, # that are timed, of the article's network; the wide one has an eighth
                      full:bool, # the article's 30 epochs
-                     features_dir:str # of rows_to_train
+                     features_dir:str, # of rows_to_train
+                     messages:bool=True # oneDNN's, which tell what is in use
                     ) -> dict: # turns, tables by network, in_use, not_accelerated, skipped, full_minutes, backends
     "The article's table"
     b = benchmark_training
     timed = dict(article=FULL_EPOCHS - 1, wide=FULL_EPOCHS) if full else dict(article=epochs, wide=max(epochs, 1) / 8)
     turns = b.training_speed(configurations, networks, rounds, features_dir=features_dir, epochs=timed)
     skipped = {w: c['skipped'] for w, c in configurations.items() if c['skipped']}
-    used = b.libraries_in_use(configurations)
+    used = b.libraries_in_use(configurations) if messages else {}
     wrong = [line for w, found in used.items() for line in b.not_accelerated(w, configurations[w], found)]
     stock = configurations.get('stock TensorFlow', {}).get('python', '')
     return dict(turns=turns, tables={n: training_table(turns, n, skipped.items()) for n in networks}, in_use=used,
@@ -125,7 +126,8 @@ def measure_prediction(model:EmotionModel, # a loaded model
                        rounds:int, # in turns
                        n_jobs:int, # worker processes
                        seconds:float, # of sound, of the long recording
-                       work:Path # folder for what is written
+                       work:Path, # folder for what is written
+                       runtimes=benchmark_prediction.RUNTIMES # of the network, features given
                       ) -> dict: # cold, warm, folder, recording, live, runtimes, peers
     "Prediction cold, warm, of a folder, of a long recording and live"
     b = benchmark_prediction
@@ -135,7 +137,7 @@ def measure_prediction(model:EmotionModel, # a loaded model
                 folder=b.prediction_speed(model, clips, rounds, n_jobs),
                 recording=b.recording_prediction(model, clips[:20], seconds),
                 live=b.live_latency(model, clips[:20], max(seconds / 5, 6)),
-                runtimes=b.runtime_speed(model.run, work/'features.npy', rounds), peers=b.peers())
+                runtimes=b.runtime_speed(model.run, work/'features.npy', rounds, runtimes), peers=b.peers())
 
 # %% ../nbs/Benchmark.ipynb #f147d62f
 def measure_estimators(fit:str, # numbers of rows, with commas
@@ -184,7 +186,8 @@ def training_lines(found:dict # of measure_training
                 f"{row['epoch (s)']:.2f} s an epoch, {row.factor:.2f} times as fast as {table.index[2]}; "
                 f"{FULL_EPOCHS} epochs {row['total (s)']:.0f} s; accuracy {row.accuracy:.3f} after {row.epochs:.2g}")
     lines[f'all configurations for {FULL_EPOCHS} epochs'] = f"about {found['full_minutes']:.0f} minutes"
-    lines['believed to be in use and not'] = '; '.join(found['not_accelerated']) or 'nothing'
+    wrong = '; '.join(found['not_accelerated']) or 'nothing'
+    lines['believed to be in use and not'] = wrong if found['in_use'] else 'not looked at (messages false)'
     if found['backends'] is not None:
         for what, row in found['backends'].iterrows():
             lines[f"article's network, prediction, {what}"] = f'{row.ms:.0f} ms for 1,051 clips'

@@ -49,7 +49,7 @@ JOBS = {
     'benchmark': _job('Benchmark', 'clips', ['clips', 'model', 'features_dir'], _CLIPS | _FEATURES | _MODEL,
                       n=100, rounds=3, n_jobs=2, dask_workers=2, hours=1., variants='all', networks='article, wide',
                       learn=0, epochs=2, fit='500, 4201, 50000', calibrate=100, grow='500, 5000, 50000',
-                      steps='all')}
+                      steps='all', messages=True, runtimes='TensorFlow, OpenVINO')}
 
 DEFAULT_JOBS = ('train', 'model') # of `ser-nb run` without a job
 
