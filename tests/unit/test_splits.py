@@ -93,7 +93,7 @@ def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_
     feature = splits.feature_columns(rows)[0]
     def fit_predict(train, test, fold):
         calls.append(fold)
-        return splits.nearest_neighbour(train, test)
+        return np.full((len(test), 3), 1 / 3), ['angry', 'happy', 'sad']
     def trainings(rows):
         calls.clear()
         splits.cross_validate(fit_predict, splits.unseen_speakers(rows), checkpoint=tmp_path)
