@@ -24,7 +24,7 @@ from .run_folder import progress
 # %% ../nbs/library/Keras_Tools.ipynb #7ebce43b
 @contextmanager
 def _staying():
-    "What is made in this block is never searched for garbage"
+    "What exists at the end of this block is never searched for garbage"
     collects = gc.isenabled()
     gc.disable()
     try:
