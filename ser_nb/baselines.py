@@ -21,7 +21,7 @@ from .classifiers import (CLASSIFIERS, COLUMNS, SPACES, check_choice, classifier
                                 read_parameters, save_classifier)
 from .corpora import order_labels
 from .keras_tools import predict_proba, values_of
-from .metrics import class_report, mean_scores, plot_confusion, score_cis, scores
+from .metrics import class_report, mean_scores, plot_confusion, split_scores
 from .model_files import load_model, read_model_json
 from .files import deprecated_names
 from .run_folder import (fingerprint, machine, nested_scores, notebooks_dir, read_json, read_metrics, timed,
@@ -64,8 +64,7 @@ def evaluate(test:pd.DataFrame, # the test rows
     "Scores of the predictions of fit_predict"
     def of(name, keep):
         y_true, y_pred = test.label[keep], predicted[name][keep]
-        cis = score_cis(y_true, y_pred, repeats=repeats) if repeats else {}
-        return scores(y_true, y_pred) | cis | times.loc[name].to_dict()
+        return split_scores(y_true, y_pred, repeats) | times.loc[name].to_dict()
     rows = [np.ones(len(test), bool), (test.corpus != 'tess').to_numpy()]
     return tuple({n: of(n, keep) for n in predicted} if keep.any() else {} for keep in rows)
 
@@ -82,7 +81,9 @@ def evaluate_splits(rows:pd.DataFrame, # features of all clips, see all_rows
         result = fit_predict(train, test, names, parameters, features, machine()['cores'], f'split {seed}', **how)
         for found, scored in zip(each, evaluate(test, *result, repeats=0)):
             found.append(scored)
-    def mean_of(name, found): return mean_scores([s[name] for s in found]) | dict(splits=len(found))
+    def mean_of(name, found):
+        every = pd.DataFrame([s[name] for s in found])
+        return mean_scores(every.drop(columns='classes')) | dict(classes=int(every.classes.max()), splits=len(found))
     def means(found): return {n: mean_of(n, found) for n in names}
     return tuple(means(found) if found and found[0] else {} for found in each)
 
@@ -132,7 +133,7 @@ def read_run(run:str|Path, # run folder of the train job
     y = np.array(about['labels'], object)[predict_proba(network, test, about['features']).argmax(axis=1)]
     seconds = time.perf_counter() - clock
     spent = metrics['timings'].get('train' if name == 'article' else 'model', {}).get('train', [None])
-    shipped = scores(test.label, y) | score_cis(test.label, y, repeats=repeats)
+    shipped = split_scores(test.label, y, repeats)
     means = nested_scores(metrics).get('random_80_20_mean', {}).get(name, {})
     return name, y, shipped | dict(fit_s=spent[0], predict_s=seconds), means
 

@@ -194,7 +194,7 @@ def ladder_scores(tables:dict, # model -> what ladder gives
     for step in steps:
         folds = {name: t.loc[t.step == step, four].to_dict('records') for name, t in tables.items()}
         found[f'ladder: {step}'] = {name: mean_scores(each) for name, each in folds.items()}
-    def kept(s): return {k: v for k, v in s.items() if k.split('_ci')[0].split('_sd')[0] in four}
+    def kept(s): return {k: v for k, v in s.items() if k.split('_ci')[0].split('_sd')[0] in (*four, 'classes')}
     for protocol, each in more.items():
         found[protocol] = {name: kept(s) for name, s in each.items()}
     return found

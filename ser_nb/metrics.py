@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MIN_SPEAKERS', 'class_report', 'scores', 'emotions_of', 'emotion_scores', 'resampled_counts', 'scores_of_counts',
-           'score_cis', 'accuracy_ci', 'difference_ci', 'group_gap_ci', 'spread_over_speakers', 'split_difference_ci',
-           'reliability', 'ece', 'fit_temperature', 'probabilities', 'emotion_proba', 'predicted', 'mean_scores',
-           'fold_scores', 'protocol_scores', 'risk_coverage', 'confidence_threshold', 'cross_fitted_abstention',
-           'conformal_threshold', 'conformal_sets', 'scores_by_group', 'plot_confusion', 'plot_class_f1',
-           'plot_learning', 'plot_reliability']
+           'score_cis', 'accuracy_ci', 'split_scores', 'difference_ci', 'group_gap_ci', 'spread_over_speakers',
+           'split_difference_ci', 'reliability', 'ece', 'fit_temperature', 'probabilities', 'emotion_proba',
+           'predicted', 'mean_scores', 'fold_scores', 'protocol_scores', 'risk_coverage', 'confidence_threshold',
+           'cross_fitted_abstention', 'conformal_threshold', 'conformal_sets', 'scores_by_group', 'plot_confusion',
+           'plot_class_f1', 'plot_learning', 'plot_reliability']
 
 # %% ../nbs/library/Metrics.ipynb #35fcc6e6
 import numpy as np
@@ -121,6 +121,15 @@ def accuracy_ci(correct, # (n,) whether each prediction is right
     "Bootstrap interval of an accuracy"
     correct = np.asarray(correct, bool)
     return score_cis(np.ones(len(correct), bool), correct, groups, repeats, seed)['accuracy_ci']
+
+# %% ../nbs/library/Metrics.ipynb #62ebb058
+def split_scores(y_true, # (n,) labels
+                 y_pred, # (n,) labels
+                 repeats:int=2000 # resamples; 0 = no intervals
+                ) -> dict: # the four scores, NAME_ci, classes
+    "Scores of one split, with intervals over its clips and the number of classes"
+    cis = score_cis(y_true, y_pred, repeats=repeats) if repeats else {}
+    return scores(y_true, y_pred) | cis | dict(classes=len(set(y_true)))
 
 # %% ../nbs/library/Metrics.ipynb #3eaa1413
 def difference_ci(y_true, # (n,) labels

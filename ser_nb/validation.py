@@ -15,8 +15,8 @@ from .corpora import parse_name
 from .corpus_adapters import corpus_facts
 from .files import fingerprint
 from .metrics import (class_report, cross_fitted_abstention, ece, plot_class_f1, plot_confusion,
-                            plot_reliability, predicted, probabilities, protocol_scores, risk_coverage, score_cis,
-                            scores, scores_by_group)
+                            plot_reliability, predicted, probabilities, protocol_scores, risk_coverage,
+                            scores_by_group, split_scores)
 from .run_folder import save_figure
 from .splits import cross_validate, nearest_neighbour, speaker_names
 
@@ -150,8 +150,7 @@ def _random_split(self, test:pd.DataFrame, # test rows
     "Scores and figures of the model that is kept, on a random split"
     y = np.array(labels)[proba.argmax(axis=1)]
     right, confidence = (test.label == y).to_numpy(), proba.max(axis=1)
-    found = {m: scores(test.label, p) | score_cis(test.label, p) | dict(classes=test.label.nunique())
-             for m, p in {self.model: y, '1nn': compared}.items()}
+    found = {m: split_scores(test.label, p) for m, p in {self.model: y, '1nn': compared}.items()}
     found[self.model]['ece'] = ece(right, confidence)
     self.scores['random_80_20'] = found
     title = f'Random split: {right.mean():.1%} of {len(test):,} clips right'

@@ -199,6 +199,8 @@ def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
     assert {'functionals', '1nn', 'knn', 'v1'} <= set(scores['random_80_20'])
     assert all('accuracy_ci' in scores['random_80_20'][n] for n in ('functionals', 'knn'))
     assert {'functionals', 'knn'} <= set(scores['random_80_20_ravdess'])
+    for protocol in ('random_80_20', 'random_80_20_mean'):
+        assert {s['classes'] for s in scores[protocol].values()} == {16}, protocol
 
 
 def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whole_way, tmp_path):
