@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import tokenize
 from pathlib import Path
 
@@ -244,7 +245,7 @@ def setup_code(source:str # of a cell that is left out
     folders = [ast.unparse(n) for n in nodes if isinstance(n, ast.Assign) and 'mkdtemp(' in ast.unparse(n)]
     return '\n'.join([f'try: {line}\nexcept ImportError: pass' for line in imports] + folders)
 
-# %% ../nbs/library/Pipeline.ipynb #90e9733f
+# %% ../nbs/library/Pipeline.ipynb #a476e33a
 _END_WITH_PARENT = 'from ser_nb.workers import end_with_parent; end_with_parent(); del end_with_parent'
 _KERNEL = dict(kernel_name='python3', progress_bar=False,
                extra_arguments=['--IPKernelApp.log_level=ERROR', f'--IPKernelApp.exec_lines={_END_WITH_PARENT}'])
@@ -252,6 +253,28 @@ _KERNEL = dict(kernel_name='python3', progress_bar=False,
 class JobFailed(Exception):
     "A cell of a job's notebook failed"
 
+def _import_papermill():
+    "papermill, without the grammar of web addresses that jsonschema would compile meanwhile, for two seconds"
+    grammar = 'rfc3987_syntax' # jsonschema does without it; no notebook has an address to check
+    hidden = grammar not in sys.modules
+    if hidden: sys.modules[grammar] = None
+    try:
+        import papermill.engines
+    finally:
+        if hidden: del sys.modules[grammar]
+    return papermill
+
+def _now_and_then(save, seconds=2.):
+    "A `save` that does nothing so soon after the last time; papermill saves before and after each cell, pictures too"
+    last = -seconds
+    def saved(**kw):
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            save(**kw)
+            last = time.monotonic()
+    return saved
+
+# %% ../nbs/library/Pipeline.ipynb #90e9733f
 def job_engine() -> str: # its name, for papermill's engine_name
     "Register papermill's engine for jobs: it leaves out the cells that `skipped_cells` names"
     from papermill.clientwrap import PapermillNotebookClient
@@ -271,7 +294,9 @@ def job_engine() -> str: # its name, for papermill's engine_name
         def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, input_path=None, **kw):
             client = Client(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
                             log=logging.getLogger('papermill'), **kw)
-            return client.execute()
+            nb_man.save = _now_and_then(nb_man.save)
+            try: return client.execute()
+            finally: del nb_man.save # its end is saved at once
 
     papermill_engines.register('ser_nb', Engine)
     return 'ser_nb'
@@ -285,7 +310,7 @@ def _place_kernel_files():
 
 def _execute(source, target, parameters):
     "Papermill's call; a failure as a `JobFailed`"
-    from papermill import execute_notebook
+    execute_notebook = _import_papermill().execute_notebook
     from papermill.exceptions import PapermillExecutionError
     bar = sys.stderr.isatty()
     os.environ['SER_NB_PROGRESS'] = 'text' if bar else 'none'
