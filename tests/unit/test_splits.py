@@ -89,7 +89,7 @@ def test_a_stopped_run_does_not_train_finished_folds_again(tmp_path):
 
 
 def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_has_changed(tmp_path):
-    rows, calls = corpus(), []
+    rows, calls = corpus().assign(loud=[True, False] * 54), [] # a column of a stranger that is no float
     feature = splits.feature_columns(rows)[0]
     def fit_predict(train, test, fold):
         calls.append(fold)
@@ -103,7 +103,7 @@ def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_
     moved, relabelled = rows.copy(), rows.copy()
     moved.loc[moved.index[0], feature] += 1
     relabelled.loc[relabelled.index[0], 'label'] = 'female_calm'
-    assert trainings(moved) > 0 and trainings(relabelled) > 0
+    assert trainings(moved) > 0 and trainings(relabelled) > 0 and trainings(rows.assign(loud=True)) == every
     assert trainings(rows.rename(columns={feature: 'other'})) == every
 
 
