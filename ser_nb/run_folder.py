@@ -10,6 +10,7 @@ __all__ = ['METRICS_KEYS', 'METRICS_SCHEMA', 'lock_run', 'versions', 'machine', 
 # %% ../nbs/library/Run_Folder.ipynb #783cd32e
 import hashlib
 import os
+import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -173,12 +174,25 @@ def run_folder(out:str, # the folder; '' = runs/`name` in the project
         raise OSError(f'{folder}: cannot be made a run folder ({e.strerror})') from None
     return folder
 
+def _drawn_inline():
+    "Whether figures that are open at the end of a cell are drawn in its output, as kernels do unless told otherwise"
+    if 'matplotlib_inline.backend_inline' not in sys.modules: return False
+    from IPython import get_ipython
+    import matplotlib
+    return bool(get_ipython()) and 'inline' in matplotlib.get_backend()
+
 def save_figure(fig, # a matplotlib figure
                 folder:str|Path, # the run folder
                 name:str): # file name without .png
-    "Save a picture into a run's figures/"
-    with replacing(Path(folder)/'figures'/f'{name}.png') as part:
+    "Save a picture into a run's figures/; a notebook shows that file, and does not draw the figure again"
+    path = Path(folder)/'figures'/f'{name}.png'
+    with replacing(path) as part:
         fig.savefig(part, format='png', dpi=110, bbox_inches='tight', metadata={'Software': None})
+    if _drawn_inline():
+        from IPython.display import Image, display
+        from matplotlib import pyplot
+        pyplot.close(fig)
+        display(Image(path))
 
 # %% ../nbs/library/Run_Folder.ipynb #90619669
 METRICS_KEYS = ('schema', 'job', 'parameters', 'versions', 'machine', 'data', 'scores', 'timings',

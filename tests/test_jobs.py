@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 
 import nbformat
 import numpy as np
@@ -107,6 +108,14 @@ def test_a_report_is_one_page_that_needs_nothing_else(whole_way, tmp_path):
     assert done.returncode == 2 and 'metrics.json: there is no such file' in done.stderr and no_traceback(done)
 
 
+def test_a_notebook_shows_the_pictures_that_the_run_keeps(whole_way):
+    out, _ = whole_way
+    cells = nbformat.read(out/'notebooks'/'Robustness.ipynb', 4).cells
+    shown = [o.data['image/png'] for c in cells for o in c.get('outputs', ()) if 'image/png' in o.get('data', {})]
+    kept = {(out/'figures'/f'{name}.png').read_bytes() for name in ('harms', 'emotions', 'moved', 'given_back')}
+    assert {b64decode(picture) for picture in shown} == kept and len(shown) == len(kept)
+
+
 def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_path):
     out, _ = whole_way
     done = ser_nb('run', 'model', '--smoke', '-p', 'features_dir', out, '--out', tmp_path/'again')
@@ -120,24 +129,34 @@ def test_a_second_run_with_the_same_seed_differs_only_in_times(whole_way, tmp_pa
 
 
 PREDICT = '''
-import sys, numpy as np
+import sys
+sys.modules['sklearnex'] = None # a classifier that Intel's extension fitted is read without it
+import numpy as np
+from ser_nb.classifiers import load_classifier
 from ser_nb.feature_store import read_features
-from ser_nb.keras_tools import predict_proba
+from ser_nb.functionals import FEATURES
+from ser_nb.keras_tools import predict_proba, values_of
 from ser_nb.model_files import load_model, read_model_json
-run = sys.argv[1]
-np.save(sys.argv[2], predict_proba(load_model(run), read_features(run)[1], read_model_json(run)['features']))
+run, test = sys.argv[1], read_features(sys.argv[1])[1]
+network = predict_proba(load_model(run), test, read_model_json(run)['features'])
+classifier = load_classifier(run).predict_proba(values_of(test, list(FEATURES)))
+np.savez(sys.argv[2], network=network, classifier=classifier)
 '''
 
 
 @pytest.mark.environment
-def test_a_model_gives_the_same_probabilities_in_a_new_process_and_in_the_other_environment(whole_way, tmp_path):
+def test_a_model_and_a_classifier_give_the_same_probabilities_in_both_environments(whole_way, tmp_path):
     out, _ = whole_way
-    here = predict_proba(load_model(out), read_features(out)[1], read_model_json(out)['features'])
+    test = read_features(out)[1]
+    network = predict_proba(load_model(out), test, read_model_json(out)['features'])
+    classifier = load_classifier(out).predict_proba(test[list(FEATURES)].to_numpy(np.float32))
     for i, python in enumerate(pythons()):
         done = subprocess.run(
-            [python, '-c', PREDICT, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
+            [python, '-c', PREDICT, out, tmp_path/f'{i}.npz'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
-        np.testing.assert_allclose(np.load(tmp_path/f'{i}.npy'), here, atol=1e-5, err_msg=str(python))
+        found = np.load(tmp_path/f'{i}.npz')
+        np.testing.assert_allclose(found['network'], network, atol=1e-5, err_msg=str(python))
+        np.testing.assert_allclose(found['classifier'], classifier, atol=1e-6, err_msg=str(python))
 
 
 @pytest.mark.environment
@@ -171,27 +190,6 @@ def test_robustness_is_the_same_with_two_workers(whole_way, tmp_path):
         out, '-p', 'model', out, '--out', tmp_path/'again')
     assert done.returncode == 0, done.stderr
     assert (tmp_path/'again'/'robustness.csv').read_bytes() == (out/'robustness.csv').read_bytes()
-
-
-@pytest.mark.environment
-def test_a_saved_classifier_is_read_by_a_new_process_without_the_extension(whole_way, tmp_path):
-    out, _ = whole_way
-    code = '''import sys; sys.modules['sklearnex'] = None
-import numpy as np
-from ser_nb.classifiers import load_classifier
-from ser_nb.feature_store import read_features
-from ser_nb.functionals import FEATURES
-from ser_nb.keras_tools import values_of
-X = values_of(read_features(sys.argv[1])[1], list(FEATURES))
-np.save(sys.argv[2], load_classifier(sys.argv[1]).predict_proba(X))'''
-    X = read_features(out)[1][list(FEATURES)].to_numpy(np.float32)
-    for i, python in enumerate(pythons()):
-        done = subprocess.run(
-            [python, '-c', code, out, tmp_path/f'{i}.npy'], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, (python, done.stderr)
-        np.testing.assert_allclose(
-            np.load(tmp_path/f'{i}.npy'), load_classifier(out).predict_proba(X), atol=1e-6,
-            err_msg=str(python))
 
 
 def test_the_networks_of_the_run_stand_beside_the_baselines(whole_way):
