@@ -36,10 +36,10 @@ test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then
 	$(BIN)/python -m pytest
 
 # what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
-ENVIRONMENT_NBS := $(patsubst %,nbs/library/%.ipynb,Keras_Tools Model_Files H5_Files Speech_Encoder Classifiers)
-test-environment: $(VENV)/.librosa ## what depends on TensorFlow, Keras, numpy and scikit-learn
+ENVIRONMENT_NBS := $(patsubst %,nbs/library/%.ipynb,Keras_Tools Model_Files H5_Files Classifiers)
+test-environment: setup ## what depends on TensorFlow, Keras, numpy and scikit-learn
 	$(BIN)/python tests/notebooks.py $(ENVIRONMENT_NBS)
-	$(BIN)/python -m pytest -m '(unit or environment) and not slow'
+	$(BIN)/python -m pytest -m '(unit or environment) and not (slow or librosa)'
 
 nightly: test campaign ## all there is: the jobs' cells too, with their defaults
 	$(BIN)/python tests/notebooks.py --flags slow $(NOTEBOOKS)

@@ -16,8 +16,9 @@ from papermill import inspect_notebook
 from ser_nb.classifiers import load_classifier
 from ser_nb.combining_datasets import sample_corpus
 from ser_nb.command_line import main
-from ser_nb.corpora import LABELS
+from ser_nb.corpora import LABELS, read_clips
 from ser_nb.corruptions import CORRUPTIONS
+from ser_nb.feature_extraction import clip_features
 from ser_nb.feature_store import read_features
 from ser_nb.files import fingerprint, read_json
 from ser_nb.functionals import FEATURES
@@ -133,6 +134,8 @@ import sys
 sys.modules['sklearnex'] = None # a classifier that Intel's extension fitted is read without it
 import numpy as np
 from ser_nb.classifiers import load_classifier
+from ser_nb.corpora import read_clips
+from ser_nb.feature_extraction import clip_features
 from ser_nb.feature_store import read_features
 from ser_nb.functionals import FEATURES
 from ser_nb.keras_tools import predict_proba, values_of
@@ -140,13 +143,15 @@ from ser_nb.model_files import load_model, read_model_json
 run, test = sys.argv[1], read_features(sys.argv[1])[1]
 network = predict_proba(load_model(run), test, read_model_json(run)['features'])
 classifier = load_classifier(run).predict_proba(values_of(test, list(FEATURES)))
-np.savez(sys.argv[2], network=network, classifier=classifier)
+features = [clip_features(path) for path in read_clips(run + '/clips.csv').path[::50]]
+np.savez(sys.argv[2], network=network, classifier=classifier, features=features)
 '''
 
 
 @pytest.mark.environment
-def test_a_model_and_a_classifier_give_the_same_probabilities_in_both_environments(whole_way, tmp_path):
+def test_features_and_probabilities_of_network_and_classifier_are_the_same_in_both_environments(whole_way, tmp_path):
     out, _ = whole_way
+    features = [clip_features(path) for path in read_clips(out/'clips.csv').path[::50]]
     test = read_features(out)[1]
     network = predict_proba(load_model(out), test, read_model_json(out)['features'])
     classifier = load_classifier(out).predict_proba(test[list(FEATURES)].to_numpy(np.float32))
@@ -155,6 +160,7 @@ def test_a_model_and_a_classifier_give_the_same_probabilities_in_both_environmen
             [python, '-c', PREDICT, out, tmp_path/f'{i}.npz'], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, (python, done.stderr)
         found = np.load(tmp_path/f'{i}.npz')
+        np.testing.assert_allclose(found['features'], features, rtol=1e-4, atol=1e-4, err_msg=str(python))
         np.testing.assert_allclose(found['network'], network, atol=1e-5, err_msg=str(python))
         np.testing.assert_allclose(found['classifier'], classifier, atol=1e-6, err_msg=str(python))
 

@@ -75,6 +75,7 @@ def test_8_to_64_bits_give_the_same_features(subtype, tmp_path):
     assert off[:52].max() < (5 if subtype == 'PCM_U8' else .1), off.max() # 8 bits have a noise floor of their own
 
 
+@pytest.mark.librosa
 @pytest.mark.parametrize('channels', [1, 2, 3, 8])
 @pytest.mark.parametrize('sr', [8000, 44100, 192000])
 def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
@@ -86,6 +87,7 @@ def test_1_to_8_channels_and_8_to_192_khz_are_librosas(sr, channels, tmp_path):
     np.testing.assert_allclose(clip_features(path), features(y), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.librosa
 @pytest.mark.parametrize('n', [1, 100, 2047])
 def test_clips_shorter_than_a_window_are_padded_as_librosa_does(n, tmp_path):
     sf.write(tmp_path/'x.wav', TONE[500:500 + n], SR, subtype='FLOAT')
