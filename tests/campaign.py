@@ -666,7 +666,8 @@ def clip_tables(kind, rng, folder, n):
 def some_features():
     from ser_nb.feature_store import read_features
     from ser_nb.functionals import FEATURES, META_COLUMNS
-    return tuple(t[[*META_COLUMNS, *FEATURES]].groupby('label').head(2).round(4) for t in read_features())
+    tables = read_features(companions='')
+    return tuple(t[[*META_COLUMNS, *FEATURES]].groupby('label').head(2).round(4) for t in tables)
 
 
 def feature_files(kind, rng, folder, n):
@@ -703,6 +704,12 @@ def feature_files(kind, rng, folder, n):
         yield refused(lambda: read_features(folder), str(folder))
 
 
+def with_shared_charmap():
+    "Hypothesis makes its table of Unicode, which takes seconds, for the first door that draws text"
+    from hypothesis.configuration import set_hypothesis_home_dir
+    set_hypothesis_home_dir(Path(os.environ['CAMPAIGN_DIR']).parent.parent/'hypothesis')
+
+
 def parameters(kind, rng, folder, n):
     "Calls of `ser-nb run`, up to the point where the job would start"
     import click
@@ -710,6 +717,7 @@ def parameters(kind, rng, folder, n):
     from hypothesis import HealthCheck, given, seed, settings
 
     from ser_nb.pipeline import JOBS, job_parameters, plan
+    with_shared_charmap()
     outcomes, names = [], sorted({p for job in JOBS for p in job_parameters(job)})
     value = st.one_of(
         st.text(), st.integers().map(str), st.floats().map(str),
@@ -741,6 +749,7 @@ def names(kind, rng, folder, n):
 
     from ser_nb.corpora import LABELS, dataset_name, parse_name, published_name
     from ser_nb.leakage import parent_clip
+    with_shared_charmap()
     part = st.integers(0, 99).map('{:02}'.format) | st.text('0123456789٣²', min_size=1, max_size=3)
     near = dict(
         ravdess=st.lists(st.sampled_from(['01', '02', '03', '08']) | part, min_size=6, max_size=8).map(
@@ -1013,6 +1022,12 @@ DOORS = {
 
 # workers
 
+# a worker is forked from a process that has imported what most doors need; it has neither threads nor data of pytest's
+IMPORTED = [
+    'pandas', 'openvino', 'ser_nb.predict_commands', 'ser_nb.prediction', 'ser_nb.combining_datasets',
+    'ser_nb.feature_extraction', 'ser_nb.leakage', 'ser_nb.report']
+
+
 def _status(key): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith(key)) / 1024 # MB
 
 
@@ -1046,11 +1061,12 @@ def run_batches(door, folder):
     """
     kinds, each, n = DOORS[door].kinds, DOORS[door].each, DOORS[door].long if LONG else DOORS[door].short
     batches, counts, most, worker = [(kinds[i % len(kinds)], i) for i in range(-(-n // each))], Counter(), 0., None
-    spawn = multiprocessing.get_context('spawn')
+    forks = multiprocessing.get_context('forkserver')
+    forks.set_forkserver_preload(IMPORTED)
     for batch in batches:
         if worker is None:
-            pipe, theirs = spawn.Pipe()
-            worker = spawn.Process(target=_work, args=(theirs, door, Path(tempfile.mkdtemp(dir=folder))))
+            pipe, theirs = forks.Pipe()
+            worker = forks.Process(target=_work, args=(theirs, door, Path(tempfile.mkdtemp(dir=folder))))
             worker.start()
             theirs.close()
             limit = 120  # for its imports
