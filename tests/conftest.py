@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# jsonschema, which nbformat imports, does without this grammar of web addresses; to compile it takes seconds a process
+sys.modules.setdefault('rfc3987_syntax', None)
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get('SER_NB_DATA', ROOT.parent/'shared'/'data'))
 SER_NB = Path(sys.executable).parent/'ser-nb'
