@@ -7,6 +7,7 @@ __all__ = ['docstring_sections', 'show_exported', 'with_mathml', 'without_quarto
 
 # %% ../nbs/library/Docs.ipynb #d4c13c47
 import html, re, shutil, subprocess, sys, tempfile
+from functools import lru_cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -31,6 +32,12 @@ def docstring_sections(text:str # Markdown with a docstring in it
     return _SECTION.sub(shown, text)
 
 # %% ../nbs/library/Docs.ipynb #56942c10
+@lru_cache
+def _shell():
+    "The shell of all pages: each IPython shell collects all garbage when the process ends"
+    from execnb.shell import CaptureShell
+    return CaptureShell()
+
 class show_exported:
     "A processor of nbdev: fills the descriptions of a page's functions"
     def __init__(self, nb): # a notebook, all cells still in it
@@ -40,12 +47,14 @@ class show_exported:
 
     def __call__(self, cell): # a cell of the page
         if cell.cell_type != 'code' or not getattr(cell, 'has_sd', False): return
-        from execnb.shell import CaptureShell
         from nbdev.processors import add_links
         if not self.shell:
-            self.shell = CaptureShell()
-            for source in (self.name, 'from nbdev.showdoc import show_doc', 'import pandas as pd', *self.exported):
-                self._run(self.shell.run_cell, source)
+            self.shell = _shell()
+            self.shell.user_ns.clear()
+            self.shell.init_user_ns()
+            self.shell.compile.reset_compiler_flags() # what a page imported from __future__
+            first = self.name, 'from nbdev.showdoc import show_doc', 'import pandas as pd'
+            self._run(self.shell.run_cell, '\n\n'.join([*first, *self.exported]))
         self._run(self.shell.cell, cell)
         for output in cell.outputs:
             text = ''.join(output.get('data', {}).get('text/markdown', ''))
