@@ -224,10 +224,19 @@ def test_the_network_is_the_published_one_in_plain_numpy():
     assert abs(got - expected).max() < 1e-4 * abs(expected).max()
 
 
-def test_openvino_computes_what_keras_does(tmp_path, monkeypatch):
-    monkeypatch.setenv('SER_NB_CACHE', str(tmp_path))
-    encoder_dir().mkdir()
-    speech_encoder._write_openvino(SMALL, encoder_dir())
+@pytest.fixture(scope='module')
+def small_cache(tmp_path_factory):
+    "A cache with the OpenVINO model of SMALL, whose conversion takes seconds"
+    cache = tmp_path_factory.mktemp('small')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('SER_NB_CACHE', str(cache))
+        encoder_dir().mkdir()
+        speech_encoder._write_openvino(SMALL, encoder_dir())
+    return cache
+
+
+def test_openvino_computes_what_keras_does(small_cache, monkeypatch):
+    monkeypatch.setenv('SER_NB_CACHE', str(small_cache))
     x = log_mel(SOUND)
     expected = build_encoder(SMALL).predict([x[None], np.array([len(x)])], verbose=0)[0]
     got, = encode([x], encoder=load_encoder())
@@ -235,11 +244,10 @@ def test_openvino_computes_what_keras_does(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_getaffinity') or os.cpu_count() < 2, reason='Linux with two cores')
-def test_a_process_of_one_thread_keeps_every_core_so_that_workers_do_not_share_one(tmp_path, monkeypatch):
-    monkeypatch.setenv('SER_NB_CACHE', str(tmp_path))
+def test_a_process_of_one_thread_keeps_every_core_so_that_workers_do_not_share_one(small_cache, monkeypatch):
+    monkeypatch.setenv('SER_NB_CACHE', str(small_cache))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    encoder_dir().mkdir()
-    speech_encoder._write_openvino(SMALL, encoder_dir())
+    speech_encoder._load.cache_clear()
     encoder, x = load_encoder(), log_mel(RNG.normal(size=5 * 16_000))
     own, allowed, done = threading.get_native_id(), [], threading.Event()
     def watch():
