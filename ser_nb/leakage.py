@@ -340,10 +340,11 @@ def _recheck_split(folder, data):
     "What the split of a run shares, None where its rows are not at hand"
     if any((folder/name).exists() for name in ('train_features.csv', 'train_features')):
         return _audit_features_of(folder)
+    known = data.get('train_fingerprint'), data.get('test_fingerprint')
+    if not all(known):
+        return None
     own = read_features() # of the package, where the run was trained on them
-    if data.get('train_fingerprint') == fingerprint(own[0]) and data.get('test_fingerprint') == fingerprint(own[1]):
-        return audit(*own)
-    return None
+    return audit(*own) if known == (fingerprint(own[0]), fingerprint(own[1])) else None
 
 def _recheck_shortcuts(folder):
     "The shortcuts of a run's clips, None where their sounds are not at hand"
