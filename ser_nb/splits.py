@@ -397,12 +397,13 @@ def cross_validate(fit_predict, # function of train, test and fold: (proba, labe
         protocol_scores(predictions)['uar']
     """
     tables, timings = [], {} if timings is None else timings
+    place = None if checkpoint is None else (versions(), machine()['cores'])
     for fold, train, test in protocol:
         def fold_result(): return _as_table(fit_predict(train, test, fold)).to_records(index=False)
         if checkpoint is None:
             result = fold_result()
         else:
-            known = (key, str(fold), _rows_key(train), _rows_key(test), versions(), machine()['cores'])
+            known = (key, str(fold), _rows_key(train), _rows_key(test), *place)
             result = checkpointed(checkpoint, known, fold_result, timings, name)
         proba = pd.DataFrame(result).add_prefix('p_')
         about = test.drop(columns=feature_columns(test)).reset_index(drop=True)
