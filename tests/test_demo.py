@@ -17,8 +17,8 @@ import soundfile as sf
 from conftest import SER_NB, chromium
 
 from ser_nb.audio import SR, load_sound
-from ser_nb.combining_datasets import scan
 from ser_nb.corpora import EMOTIONS
+from ser_nb.corpus_adapters import recognise
 from ser_nb.prediction import EmotionModel, pretrained
 
 pytestmark = pytest.mark.jobs
@@ -41,7 +41,7 @@ def sound(tmp_path_factory):
 @pytest.fixture(scope='module')
 def one_of_each(data):
     "A real clip of each emotion, spoken by another actor each"
-    clips = scan(data/'flac22k'/'ravdess_speech')[0]
+    clips = recognise(data/'flac22k'/'ravdess_speech')[1].sort_values('file') # by their names: none is read
     return [
         str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0])
         for i, e in enumerate(EMOTIONS)]
