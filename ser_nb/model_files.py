@@ -318,7 +318,7 @@ def _quietly(function, *args, **kw):
 def save_openvino(network, # a Keras model
                   folder:str|Path): # where model.xml and model.bin go
     "Write a network for OpenVINO, in half precision; it computes in single precision"
-    import openvino as ov
+    ov = import_openvino()
     with tempfile.TemporaryDirectory() as exported:
         with redirect_stdout(io.StringIO()):
             _quietly(network.export, exported)

@@ -306,7 +306,7 @@ def _keras_3():
 def _write_openvino(weights, folder):
     "Save the blocks as an OpenVINO model in half precision, with its hashes; the file of hashes comes last"
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') # TensorFlow is quiet
-    import openvino as ov
+    ov = import_openvino()
     with tempfile.TemporaryDirectory(dir=folder, prefix='.part-') as scratch:
         model = build_encoder(weights)
         if _keras_3(): # OpenVINO reads what it exports
@@ -376,9 +376,12 @@ def import_openvino(): # the module `openvino`
     return openvino
 
 def _converter(openvino, name):
-    "OpenVINO's `convert_model`, imported late"
+    "OpenVINO's `convert_model`, imported late, without what reports its use over the network"
     if name != 'convert_model': raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-    from openvino.tools.ovc import convert_model
+    left_out = sys.modules.setdefault('openvino_telemetry', None) is None
+    try: from openvino.tools.ovc import convert_model
+    finally:
+        if left_out: sys.modules.pop('openvino_telemetry')
     openvino.convert_model = convert_model
     return convert_model
 

@@ -2,19 +2,21 @@
 import json
 import os
 import shutil
+from importlib import import_module
 
 import h5py
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 import pytest
 
 from ser_nb.files import fingerprint, read_json, write_json
 from ser_nb.model_files import MAX_BYTES, OPENVINO_FILES, load_model, load_openvino, read_model_json
 from ser_nb.prediction import EmotionModel
 from ser_nb.run_folder import notebooks_dir
+from ser_nb.speech_encoder import import_openvino
 
 pytestmark = pytest.mark.unit
+ov = import_openvino()
+op = import_module('openvino.opset13')
 SHIPPED = notebooks_dir()/"model"/"functionals"
 N_FEATURES, N_LABELS = 480, 16
 
