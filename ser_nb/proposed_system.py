@@ -106,8 +106,8 @@ def patched_sklearn(): # a list with the extension's message; empty without the 
 def tensorflow_messages() -> list: # lines
     "What TensorFlow and Intel's extension print about oneDNN and the processor when they are imported"
     told = dict(TF_CPP_MIN_LOG_LEVEL='0', ITEX_CPP_MIN_LOG_LEVEL='0', TF_ENABLE_ONEDNN_OPTS='1')
-    done = subprocess.run([sys.executable, '-c', 'import tensorflow'], capture_output=True, text=True,
-                          env=os.environ | told)
+    code = 'import gc, os; gc.disable(); import tensorflow; os._exit(0)' # nothing is collected or torn down
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | told)
     wanted = 'oneDNN', 'CPU instructions', 'To enable the following', 'CPU backend'
     lines = [line.split('] ', 1)[-1] for line in done.stderr.splitlines()]
     return [line for line in lines if any(word in line for word in wanted)]
