@@ -19,13 +19,11 @@ from .splits import corpus_families, cross_validate, speaker_ids
 # %% ../nbs/library/Fine_Tuning.ipynb #9573ea30
 CLIPS_PER_CLASS = 4 # of a speaker of the base
 
-def _check_rows(base, rows, known):
+def _check_rows(base, rows):
     "Refuse clips that the base cannot be fine-tuned with"
     if missing := [c for c in columns_of(base) if c not in rows]:
         raise ValueError(f'base {base}: the clips lack its feature {missing[0]} and {len(missing) - 1} more: '
                          "ser-nb weights, then ser-nb run extract -p more 'functionals encoder'")
-    if both := sorted(set(corpus_families(rows)) & set(corpus_families(known))):
-        raise ValueError(f'base {base}: it was trained on {both[0]}; fine-tune with clips of another corpus')
     wrong = [label for label, e in zip(rows.label, rows.emotion) if split_label(label)[1] != e]
     if wrong:
         raise ValueError(f'base {base}: the label {wrong[0]!r} is no emotion; a base predicts emotions')
@@ -35,8 +33,10 @@ def base_rows(base:str, # encoder or functionals, a model of the package
               clips_per_class:int=CLIPS_PER_CLASS # that a speaker of the base may have of a label
              ) -> pd.DataFrame: # features, with labels of the form that yours have
     "The clips that the shipped model was trained on"
+    _check_rows(base, rows)
     known = pd.concat([*read_features(), read_more_features()], ignore_index=True)
-    _check_rows(base, rows, known)
+    if both := sorted(set(corpus_families(rows)) & set(corpus_families(known))):
+        raise ValueError(f'base {base}: it was trained on {both[0]}; fine-tune with clips of another corpus')
     known = known.iloc[capped(known, clips_per_class)].reset_index(drop=True)
     if rows.label.str.split('_').str[0].isin(GENDERS).all():
         return known
