@@ -90,20 +90,21 @@ def run_all(page, minutes=20): # less than one of a core, more on a machine that
     raise AssertionError(f'not done after {minutes} minutes')
 
 
-def test_all_cells_of_proposed_system_run_in_the_lab_and_show_the_confusion_matrix(lab, tmp_path):
-    sources = copy_to_run('Proposed_System', tmp_path)
+@pytest.mark.parametrize('name, drawn, made', [
+    ('Combining_Datasets', 'fig = plot_distribution', ['clips.csv', 'figures/distribution.png']),
+    pytest.param('Proposed_System', 'fig = plot_confusion', ['article/model.h5', 'figures/article_confusion.png'],
+                 marks=pytest.mark.slow)]) # a training; its cells run as a job in tests/test_jobs.py
+def test_all_cells_of_a_notebook_run_in_the_lab_and_show_its_picture(lab, tmp_path, name, drawn, made):
+    sources = copy_to_run(name, tmp_path)
     with chromium() as browser:
         page = browser.new_page(viewport=dict(width=1280, height=900))
         page.set_default_timeout(120_000)
-        page.goto(lab.replace('/lab?', '/lab/tree/Proposed_System.ipynb?'))
+        page.goto(lab.replace('/lab?', f'/lab/tree/{name}.ipynb?'))
         pick_kernel(page, 'Python (ser_nb)')
         run_all(page)
-        picture = (
-            page.locator('.jp-Notebook .jp-Cell')
-            .nth(next(i for i, s in enumerate(sources) if 'fig = plot_confusion' in s))
-            .locator('.jp-RenderedImage img'))
+        cell = next(i for i, source in enumerate(sources) if drawn in source and 'save_figure' in source)
+        picture = page.locator('.jp-Notebook .jp-Cell').nth(cell).locator('.jp-RenderedImage img')
         picture.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path/'lab.png')
         assert picture.evaluate('i => i.naturalWidth') > 400
-    made = tmp_path/'run'
-    assert (made/'article'/'model.h5').is_file() and (made/'figures'/'article_confusion.png').is_file()
+    for file in made: assert (tmp_path/'run'/file).is_file(), file
