@@ -9,7 +9,7 @@ __all__ = ['LIVE_S', 'EXAMPLES', 'predict_html', 'answer_upload', 'LiveSound', '
 # %% ../nbs/library/Demo.ipynb #d0e00003
 import html, inspect, logging, os, sys, threading, warnings
 from collections import OrderedDict
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -293,8 +293,9 @@ def import_gradio(): # the module
     "Gradio, in half of the time that `import gradio` takes"
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
-        with nullcontext() if 'gradio' in sys.modules else _no_stubs():
-            import gradio
+        if 'gradio' not in sys.modules:
+            with suppress(OSError), _no_stubs(): import gradio
+        import gradio # again where an older one cannot do without its stubs
     except ImportError:
         raise ImportError('the page needs the package gradio: pip install gradio') from None
     return gradio

@@ -129,6 +129,17 @@ def test_the_client_of_gradio_gets_an_answer(client, sound):
         Client(str(client.base_url), verbose=False).predict(handle_file(str(sound)), api_name='/answer'))
 
 
+def test_a_gradio_that_cannot_be_imported_without_its_stubs_is_imported_with_them(tmp_path):
+    package = tmp_path/'gradio'
+    package.mkdir()
+    (package/'__init__.py').write_text('from gradio import component_meta')
+    as_in_5_0 = 'import inspect\nclass Component: pass\ninspect.getfile(Component)'
+    (package/'component_meta.py').write_text(as_in_5_0)
+    code = 'from ser_nb.demo import import_gradio; print(import_gradio().__file__)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == str(package/'__init__.py'), done.stderr
+
+
 # files of the machine
 
 ROUTES = {
