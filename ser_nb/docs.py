@@ -50,7 +50,7 @@ class show_exported:
         from nbdev.processors import add_links
         if not self.shell:
             self.shell = _shell()
-            self.shell.user_ns.clear()
+            self.shell.user_module, self.shell.user_ns = self.shell.prepare_user_module() # the last page's stay whole
             self.shell.init_user_ns()
             self.shell.compile.reset_compiler_flags() # what a page imported from __future__
             first = self.name, 'from nbdev.showdoc import show_doc', 'import pandas as pd'
