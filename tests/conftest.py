@@ -1,4 +1,5 @@
 "What the tests share: the real corpora, the command, and a cache of their own"
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,26 @@ def data():
 def ser_nb(*args, cwd=ROOT, **kw):
     "Call the command as a user does"
     return subprocess.run([SER_NB, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=900, **kw)
+
+
+def run_here(jobs, out, *given, data=None):
+    "`ser-nb run JOBS` without kernels: the cells that it runs, one after the other, in this process"
+    import matplotlib
+
+    from ser_nb.pipeline import notebook_path, plan, setup_code, skipped_cells
+    from ser_nb.run_folder import read_metrics
+    matplotlib.use('Agg')
+    for job, parameters in plan(jobs, given, data=data, out=out):
+        cells = json.loads(notebook_path(job).read_text())['cells']
+        skipped, names = skipped_cells(cells), dict(display=lambda *shown: None)
+        for i, cell in enumerate(cells):
+            source = ''.join(cell['source'])
+            if cell['cell_type'] != 'code' or source.startswith('#| default_exp'):
+                continue
+            exec(compile(setup_code(source) if i in skipped else source, f'{job}, cell {i}', 'exec'), names)
+            if 'parameters' in cell['metadata'].get('tags', []):
+                names.update(parameters)
+    return read_metrics(out)
 
 
 def pythons():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, no_traceback, only_environment, pythons, ser_nb
+from conftest import ROOT, no_traceback, only_environment, pythons, run_here, ser_nb
 from papermill import inspect_notebook
 
 from ser_nb.classifiers import load_classifier
@@ -24,7 +24,7 @@ from ser_nb.files import fingerprint, read_json
 from ser_nb.functionals import FEATURES
 from ser_nb.keras_tools import predict_proba
 from ser_nb.model_files import load_model, read_model_json
-from ser_nb.pipeline import JOBS, notebook_path, run_job
+from ser_nb.pipeline import JOBS, notebook_path
 from ser_nb.prediction import EmotionModel
 from ser_nb.run_folder import METRICS_KEYS, find_score, nested_scores, read_metrics
 
@@ -253,8 +253,7 @@ def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_witho
         f'executed copy: {copy}' in failed.stderr
         and 'is not one of 01 to 08' in copy.read_text()
         and not (tmp_path/'strict' / 'metrics.json').exists())
-    run_job('combine', dict(data_dir=str(corpus), out=str(tmp_path/'lenient')))
-    assert read_json(tmp_path/'lenient' / 'metrics.json')['data'] == dict(
+    assert run_here(['combine'], tmp_path/'lenient', data=str(corpus))['data'] == dict(
         clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ser_nb
+from conftest import run_here, ser_nb
 
 from ser_nb.audio import inspect_sound, load_sound
 from ser_nb.augmentation import augmented_columns
@@ -22,9 +22,8 @@ from ser_nb.feature_store import read_features
 from ser_nb.files import fingerprint
 from ser_nb.functionals import FEATURES, FUNCTIONALS
 from ser_nb.leakage import audit_features, audit_sound
-from ser_nb.pipeline import notebook_path, plan, setup_code, skipped_cells
 from ser_nb.report import report_html, score_notes, score_table
-from ser_nb.run_folder import find_score, read_metrics
+from ser_nb.run_folder import find_score
 
 pytestmark = pytest.mark.corpora
 
@@ -217,23 +216,6 @@ def few_clips(folder, target, speakers=5, clips=2):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
     return target, some
-
-
-def run_here(jobs, out, *given, data=None):
-    "`ser-nb run JOBS` without kernels: the cells that it runs, one after the other, in this process"
-    import matplotlib
-    matplotlib.use('Agg')
-    for job, parameters in plan(jobs, given, data=data, out=out):
-        cells = json.loads(notebook_path(job).read_text())['cells']
-        skipped, names = skipped_cells(cells), dict(display=lambda *shown: None)
-        for i, cell in enumerate(cells):
-            source = ''.join(cell['source'])
-            if cell['cell_type'] != 'code' or source.startswith('#| default_exp'):
-                continue
-            exec(compile(setup_code(source) if i in skipped else source, f'{job}, cell {i}', 'exec'), names)
-            if 'parameters' in cell['metadata'].get('tags', []):
-                names.update(parameters)
-    return read_metrics(out)
 
 
 @pytest.mark.parametrize('folder', ['EMOVO', *(pytest.param(f, marks=pytest.mark.slow) for f in list(CORPORA)[1:])])
