@@ -36,7 +36,7 @@ test: $(VENV)/.librosa ## every test but the slow ones: the notebooks' own, then
 	$(BIN)/python -m pytest
 
 # what of it may differ from one environment to the other; `make test` in one and this in the other is what CI does
-ENVIRONMENT_NBS := $(patsubst %,nbs/library/%.ipynb,Keras_Tools Model_Files H5_Files Classifiers)
+ENVIRONMENT_NBS := $(patsubst %,nbs/library/%.ipynb,Keras_Tools H5_Files)
 test-environment: setup ## what depends on TensorFlow, Keras, numpy and scikit-learn
 	$(BIN)/python tests/notebooks.py $(ENVIRONMENT_NBS)
 	$(BIN)/python -m pytest -m '(unit or environment) and not (slow or librosa)'
