@@ -6,7 +6,9 @@ The processes are forked from this one, which has imported what most notebooks i
 """
 import argparse
 import gc
+import os
 import sys
+import tempfile
 import time
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -53,7 +55,9 @@ def main():
     skipped = sorted(set(get_config().tst_flags.split()) - set(given.flags.split()))
     gc.freeze() # what is imported here is not searched for garbage in each process
     largest_first = sorted(given.notebooks, key=lambda path: -path.stat().st_size)
-    done = list(run_all(largest_first, skipped))
+    with tempfile.TemporaryDirectory() as folder: # a forked process does not delete what TensorFlow leaves there
+        os.environ['TMPDIR'] = tempfile.tempdir = folder
+        done = list(run_all(largest_first, skipped))
     for notebook, _, seconds in sorted(done, key=lambda row: -row[2])[:10]:
         print(f'{seconds:6.1f} s  {notebook.name}')
     failed = [f'{notebook.name} (exit code {code})' for notebook, code, _ in done if code]
