@@ -85,8 +85,9 @@ def no_traceback(done):
 TIERS = 'unit', 'jobs', 'browser', 'corpora', 'slow'
 # a worker takes a file at a time: those that take minutes come first, or one worker ends them alone
 LONGEST = (
-    'test_jobs', 'test_lab', 'test_quality', 'test_demo', 'test_prediction', 'test_faults', 'test_wheel',
-    'test_baselines', 'test_real_corpora', 'test_extraction', 'test_campaign')
+    'test_jobs', 'test_demo', 'test_real_corpora', 'test_prediction', 'test_quality', 'test_campaign', 'test_faults',
+    'test_docs', 'test_folders', 'test_extraction', 'test_lab', 'test_speech_encoder', 'test_security',
+    'test_features', 'test_proposed_system', 'test_wheel', 'test_leakage', 'test_baselines', 'test_listen')
 
 
 def only_environment(config):
