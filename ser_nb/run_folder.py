@@ -174,6 +174,7 @@ def run_folder(out:str, # the folder; '' = runs/`name` in the project
         raise OSError(f'{folder}: cannot be made a run folder ({e.strerror})') from None
     return folder
 
+# %% ../nbs/library/Run_Folder.ipynb #8496f003
 def _drawn_inline():
     "Whether figures that are open at the end of a cell are drawn in its output, as kernels do unless told otherwise"
     if 'matplotlib_inline.backend_inline' not in sys.modules: return False
