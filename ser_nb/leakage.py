@@ -113,7 +113,7 @@ def parent_clip(file:str # a file's name
 
 def _clip_keys(rows, identity):
     "What tells clips apart: corpus, name, and the start of a segment"
-    start = rows.start_s.fillna('').astype(str) if 'start_s' in rows else [''] * len(rows)
+    start = ['' if pd.isna(s) else str(s) for s in rows.start_s] if 'start_s' in rows else [''] * len(rows)
     names = [identity(str(f)) for f in rows.file]
     return [(known or corpus, name, at) for (known, name), corpus, at in zip(names, rows.corpus, start)]
 

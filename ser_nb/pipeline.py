@@ -384,7 +384,8 @@ RESULTS = { # what pages and README read of a run
     'baselines': {'metrics.json': 'results/baselines.json'},
     'benchmark': {'metrics.json': 'results/benchmark.json'},
     'robustness': {'metrics.json': 'results/robustness.json', 'robustness.csv': 'results/robustness.csv',
-                   'robustness_bare.csv': 'results/robustness_bare.csv', 'figures/harms.png': 'results/robustness.png'}}
+                   'robustness_bare.csv': 'results/robustness_bare.csv',
+                   'figures/corruptions.png': 'results/robustness.png'}}
 
 # %% ../nbs/library/Pipeline.ipynb #55263986
 def _files_of(run, job, only):

@@ -62,7 +62,7 @@ def whole_way(tmp_path_factory, request):
 PROMISED = (
     'clips.csv', 'train_features.csv', 'test_features.csv', 'article/model.h5', 'model.h5', 'model.json',
     'metrics.json', 'report.html', 'figures/article_confusion.png', 'figures/confusion.png', 'baseline.skops',
-    'baseline.json', 'robustness.csv', 'figures/harms.png')
+    'baseline.json', 'robustness.csv', 'figures/corruptions.png')
 
 
 def test_the_whole_way_leaves_everything_a_run_promises(whole_way):
@@ -113,7 +113,8 @@ def test_a_notebook_shows_the_pictures_that_the_run_keeps(whole_way):
     out, _ = whole_way
     cells = nbformat.read(out/'notebooks'/'Robustness.ipynb', 4).cells
     shown = [o.data['image/png'] for c in cells for o in c.get('outputs', ()) if 'image/png' in o.get('data', {})]
-    kept = {(out/'figures'/f'{name}.png').read_bytes() for name in ('harms', 'emotions', 'moved', 'given_back')}
+    names = 'corruptions', 'recall_by_emotion', 'feature_shift', 'group_ablation'
+    kept = {(out/'figures'/f'{name}.png').read_bytes() for name in names}
     assert {b64decode(picture) for picture in shown} == kept and len(shown) == len(kept)
 
 
@@ -174,7 +175,7 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
     predicted = pd.read_csv(out/'predictions.csv', keep_default_na=False)
     assert (
         len(predicted) == 190
-        and (out/'figures' / 'first.png').is_file()
+        and (out/'figures' / 'first_file.png').is_file()
         and read_json(out/'metrics.json')['data']['predicted'] == 190)
 
 
