@@ -112,6 +112,23 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
     sys.stdout.flush()
     return n_failed
 
+# %% ../nbs/library/Predict_Commands.ipynb #9a4e60d7
+def _check_sounds(sounds, own_model, form, kind, timeline):
+    "Refuse a call that cannot give a prediction"
+    if kind and (form or timeline):
+        raise click.UsageError('--format goes without --json, --csv and --timeline')
+    if '-' in sounds and sys.stdin is None:
+        raise click.UsageError('-: standard input is closed')
+    if '-' in sounds and sys.stdin.isatty():
+        raise click.UsageError('-: standard input is a terminal, not a sound')
+    if sys.stdout is None:
+        raise click.ClickException('standard output is closed')
+    absent = [s for s in sounds if s != '-' and not os.path.lexists(s)]
+    if len(absent) == len(sounds) and not own_model: # no model is loaded for these
+        for sound in absent:
+            click.echo(printable(f'{sound}: there is no such file'), err=True)
+        sys.exit(1)
+
 # %% ../nbs/library/Predict_Commands.ipynb #d2000001
 @click.command()
 @click.argument('sounds', nargs=-1, required=True, metavar='FILE|DIR|-...')
@@ -141,17 +158,7 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, 
 
     In brackets: below the confidence threshold. Exit code 1 where a file failed; the reason is on stderr."""
     form = one_form(json=as_json, csv=as_csv)
-    if kind and (form or timeline):
-        raise click.UsageError('--format goes without --json, --csv and --timeline')
-    if '-' in sounds and sys.stdin.isatty():
-        raise click.UsageError('-: standard input is a terminal, not a sound')
-    if sys.stdout is None:
-        raise click.ClickException('standard output is closed')
-    absent = [s for s in sounds if s != '-' and not os.path.lexists(s)]
-    if len(absent) == len(sounds) and not folder: # no model is loaded for these
-        for sound in absent:
-            click.echo(printable(f'{sound}: there is no such file'), err=True)
-        sys.exit(1)
+    _check_sounds(sounds, bool(folder), form, kind, timeline)
     cut = chosen_windowing(window, hop)
     if out or resume or dask:
         _check_table(out, resume, sounds, form or kind or plot or turns)
@@ -246,16 +253,18 @@ def _show_turns(model, sound, turns, form):
             shares = ', '.join(f'{emotion} {n}' for emotion, n in most.items()) or 'no prediction'
             click.echo(printable(f'{speaker}: {len(own)} turns: {shares}'))
 
-# %% ../nbs/library/Predict_Commands.ipynb #enr0a002
-_ENOUGH = 20 # s of speech
-
+# %% ../nbs/library/Predict_Commands.ipynb #c7b1d2e4
 def _delete_speaker(who):
+    "Delete what enrolment kept of a speaker"
     from ser_nb.adaptation import speaker_file
     try:
         speaker_file(who).unlink()
     except (ValueError, OSError) as e:
         raise click.UsageError(f'{who}: not enrolled ({printable(str(e))})') from None
     click.echo(f'{who}: deleted')
+
+# %% ../nbs/library/Predict_Commands.ipynb #enr0a002
+_ENOUGH = 20 # s of speech
 
 @click.command()
 @click.argument('who', default='', metavar='[NAME]')

@@ -105,6 +105,12 @@ def test_closed_or_full_standard_output_is_a_failure_of_one_line():
         assert done.returncode == 1 and len(done.stderr.splitlines()) <= 1, done
 
 
+def test_closed_standard_input_is_a_failure_of_one_line():
+    call = ['bash', '-c', '"$@" <&-', 'bash', *COMMAND, 'predict', '-']
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == 'Error: -: standard input is closed', done
+
+
 def test_what_a_decoder_prints_of_a_broken_file_is_not_in_the_output(tmp_path):
     sf.write(sds := io.BytesIO(), np.random.default_rng(0).uniform(-.3, .3, 9000), 22050, format='SDS')
     content = bytearray(sds.getvalue())
