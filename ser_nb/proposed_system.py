@@ -353,5 +353,8 @@ def __getattr__(name):
     if name != 'predict_proba': return _find_former(name)
     from importlib import import_module # of either model, by the number of its inputs
     tools, shipped = (import_module(f'ser_nb.{m}') for m in ('keras_tools', 'emotion_model'))
-    return lambda network, table: tools.predict_proba(
-        network, table, COLUMNS if network.input_shape[-1] == len(COLUMNS) else shipped.COLUMNS)
+    def predict_proba(network, table):
+        sets = COLUMNS, *map(shipped.columns_of, ('functionals', 'encoder'))
+        columns = {len(columns): columns for columns in sets}[network.input_shape[-1]]
+        return tools.predict_proba(network, table, columns)
+    return predict_proba

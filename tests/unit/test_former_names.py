@@ -31,7 +31,9 @@ def test_a_former_import_still_works_and_names_the_new_home(module, name, home):
         assert any(f'ser_nb.{module}.{name} is now ser_nb.{home}.' in text for text in warned), warned
 
 
-FORWARDING = 'evaluation', 'feature_extraction', 'combining_datasets', 'pipeline', 'run_folder', 'prediction'
+FORWARDING = (
+    'evaluation', 'feature_extraction', 'combining_datasets', 'pipeline', 'run_folder', 'prediction', 'baselines',
+    'benchmark', 'robustness')
 
 
 @pytest.mark.parametrize('module', FORWARDING)
@@ -48,3 +50,12 @@ def test_every_former_name_leads_somewhere(module):
 def test_a_name_that_never_was_is_an_attribute_error(module):
     with pytest.raises(AttributeError, match='never_was'):
         importlib.import_module(f'ser_nb.{module}').never_was
+
+
+@pytest.mark.parametrize('n_inputs', [180, 480])
+def test_predict_proba_of_proposed_system_finds_the_columns_of_either_model(n_inputs, monkeypatch):
+    from ser_nb import keras_tools, proposed_system
+    network, asked = type('Network', (), dict(input_shape=(None, n_inputs))), []
+    monkeypatch.setattr(keras_tools, 'predict_proba', lambda network, table, columns: asked.append(len(columns)))
+    proposed_system.predict_proba(network, None)
+    assert asked == [n_inputs]
