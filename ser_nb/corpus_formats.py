@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, read_clips, write_clips
+from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, read_clips, read_table, write_clips
 from .corpus_adapters import (
     clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise)
 from .files import check_json, replacing
@@ -21,10 +21,11 @@ from .name_patterns import check_reading, read_mapping
 # %% ../nbs/library/Corpus_Formats.ipynb #0568df92
 def _read_audformat_table(folder, name, needed):
     "One table of a database, all of it text, with the columns that are needed"
-    for suffix, read in (('csv', pd.read_csv), ('parquet', pd.read_parquet)):
+    for suffix in ('csv', 'parquet'):
         path = Path(folder)/f'db.{name}.{suffix}'
         if path.is_file():
-            table = read(path, dtype=str, keep_default_na=False) if suffix == 'csv' else read(path).reset_index()
+            csv = suffix == 'csv'
+            table = read_table(path, str, 'a table in UTF-8') if csv else pd.read_parquet(path).reset_index()
             missing = [c for c in needed if c not in table]
             if missing:
                 raise ValueError(f'{path}: column {missing[0]!r} is missing (columns: {", ".join(map(str, table))})')
@@ -147,7 +148,7 @@ def read_audiofolder(folder:str|Path, # a folder with metadata.csv, or with trai
         raise FileNotFoundError(f'{folder}: no metadata.csv in it or in its folders')
     tables = []
     for path in found:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = read_table(path, str, 'a table in UTF-8')
         column = emotion if emotion in rows else 'label'
         for needed in ('file_name', column):
             if needed not in rows:
@@ -194,7 +195,9 @@ def _json_line(line):
 def _json_lines(path):
     "The lines of a file"
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
+    try: text = Path(path).read_text(encoding='utf-8')
+    except UnicodeDecodeError as e: raise ValueError(f'{path}: not text in UTF-8 ({e})') from None
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
                 rows.append(_json_line(line))

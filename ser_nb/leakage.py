@@ -51,6 +51,8 @@ EXPLANATIONS = dict(
         'Remove it from one of them.'),
     same_samples=('The same samples in another file format are on both sides.',
         'Remove one of the two.'),
+    not_compared=('These files could not be read, so their sound was not compared.',
+        'Repair or remove them.'),
     near_identical_sound=('The same recording, trimmed or at another level, is on both sides.',
         'Remove one of the two.'))
 
@@ -249,6 +251,7 @@ def _level_free_functionals(clips, cache):
 
 def _near_pairs(a, b, together=1000):
     "(row of b, row of a) with nearly the same functionals"
+    if np.isnan(a).all(): return
     scale = np.nanstd(a, axis=0).clip(1e-6)
     a, b = a / scale, b / scale
     for start in range(0, len(b), together):
@@ -256,7 +259,7 @@ def _near_pairs(a, b, together=1000):
         far = ((part ** 2).sum(axis=1)[:, None] + (a ** 2).sum(axis=1) - 2 * part @ a.T) / a.shape[1]
         yield from ((start + i, j) for i, j in np.argwhere(far < .1))
 
-# %% ../nbs/library/Leakage.ipynb #eaa24895
+# %% ../nbs/library/Leakage.ipynb #9be3a417
 def _sample_hash(path):
     "Hash of a file's signal; '' where there is none"
     import hashlib
@@ -272,6 +275,7 @@ def _file_hash(path):
     except ValueError: # a name with a zero byte
         return ''
 
+# %% ../nbs/library/Leakage.ipynb #eaa24895
 def audit_sound(train:pd.DataFrame, # clip table of the training set
                 test:pd.DataFrame, # clip table of the test set
                 threshold:float=.9, # similarity that counts as the same sound
@@ -283,11 +287,15 @@ def audit_sound(train:pd.DataFrame, # clip table of the training set
     for digest in (_file_hash, _sample_hash):
         same.append(test.path.map(digest).isin(set(train.path.map(digest)) - {''}).to_numpy())
     near = np.zeros(len(test), bool)
-    for i, j in _near_pairs(_level_free_functionals(train, cache), _level_free_functionals(test, cache)):
+    known, own = (_level_free_functionals(t, cache) for t in (train, test))
+    for i, j in _near_pairs(known, own):
         if not near[i]:
             near[i] = similarity(load_sound(test.path[i]), load_sound(train.path[j])) > threshold
     masks = dict(same_bytes=same[0], same_samples=same[1] & ~same[0], near_identical_sound=near & ~same[0] & ~same[1])
-    return _findings({kind: ('error', mask) for kind, mask in masks.items()}, test)
+    found = _findings({kind: ('error', mask) for kind, mask in masks.items()}, test)
+    for t, values in ((train, known), (test, own)):
+        found += _findings(dict(not_compared=('note', np.isnan(values).all(axis=1))), t)
+    return found
 
 # %% ../nbs/library/Leakage.ipynb #ffd8b773
 def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV); '' = the package's features
@@ -355,23 +363,24 @@ def _recheck_shortcuts(folder):
     return audit_shortcuts(clips[there]) if there.any() else None
 
 # %% ../nbs/library/Leakage.ipynb #a1772892
+def _note(kind, clips, example): return dict(kind=kind, severity='note', clips=clips, example=example)
+
+def _compare(recorded, now, why):
+    "Recorded findings beside those of the same check now; None = it could not be repeated"
+    if now is None:
+        kinds = ', '.join(sorted({f['kind'] for f in recorded})) or 'none recorded'
+        return [*recorded, _note('not_rechecked', len(recorded), f'{kinds}: {why}')]
+    gone = [f['kind'] for f in recorded if f['kind'] not in {c['kind'] for c in now}]
+    return [*now, _note('no_longer_found', len(gone), ', '.join(gone))] if gone else now
+
 def _audit_run(folder):
     "A run's findings: checked again where that is possible, else as they were recorded, with a note that says which"
     metrics = read_json(folder/'metrics.json')
     recorded = metrics.get('audit') or []
-    of_corpus = {f['kind'] for f in recorded if f['kind'].endswith('_gives_emotion')}
-    checks = (_recheck_split(folder, metrics.get('data') or {}), {f['kind'] for f in recorded} - of_corpus,
-              'the rows of its split are not here'), (_recheck_shortcuts(folder), of_corpus, 'its sounds are not here')
-    found = []
-    for checked, kinds, why in checks:
-        kept = [f for f in recorded if f['kind'] in kinds]
-        if checked is None:
-            example = f'{", ".join(sorted(kinds)) or "none recorded"}: {why}'
-            note = dict(kind='not_rechecked', severity='note', clips=len(kept), example=example)
-            found += [*kept, note] if kept or kinds is not of_corpus else []
-            continue
-        gone = [f['kind'] for f in kept if f['kind'] not in {c['kind'] for c in checked}]
-        found += checked
-        if gone:
-            found.append(dict(kind='no_longer_found', severity='note', clips=len(gone), example=', '.join(gone)))
+    of_corpus = [f for f in recorded if f['kind'].endswith('_gives_emotion')]
+    of_split = [f for f in recorded if f not in of_corpus]
+    split, shortcuts = _recheck_split(folder, metrics.get('data') or {}), _recheck_shortcuts(folder)
+    found = _compare(of_split, split, 'the rows of its split are not here')
+    if of_corpus or shortcuts is not None:
+        found = found + _compare(of_corpus, shortcuts, 'its sounds are not here')
     return found

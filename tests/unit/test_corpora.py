@@ -337,3 +337,11 @@ def test_a_table_in_which_no_row_is_a_clip_is_refused_and_one_with_some_is_read_
     table.write_text('path,emotion,speaker\na.wav,,x\nb.wav,sad,x\n')
     code, _, said = command('corpus', table)
     assert code == 0 and said.startswith('warning: ') and 'rows left out: 1 of 2' in said and '.py:' not in said, said
+
+
+@pytest.mark.parametrize('name, read', [
+    ('metadata.csv', read_audiofolder), ('db.files.csv', read_audformat), ('fold_1_train.jsonl', read_emobox)])
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, read):
+    (tmp_path/'db.yaml').write_text('tables: {files: {columns: {emotion: {}}}}')
+    (tmp_path/name).write_bytes('file_name,emotion\nä.wav,Ärger\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=f'{name}: not .* in UTF-8'): read(tmp_path)

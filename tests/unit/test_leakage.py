@@ -147,3 +147,12 @@ def test_an_audit_of_a_fold_of_emobox_names_what_its_sides_share(tmp_path):
     assert kinds(leakage.audit_file(fold)) == ['same_clip', 'shared_speaker', 'shared_sentence']
     (fold/'savee_train_fold_1.jsonl').unlink()
     with pytest.raises(ValueError, match='needs a ..._train'): leakage.audit_file(fold)
+
+
+@pytest.mark.filterwarnings('error')
+def test_files_that_cannot_be_read_are_not_called_free_of_leakage(tmp_path):
+    rows = clips().head(8)
+    rows = rows.assign(path=[str(tmp_path/f'{name}.wav') for name in rows.file])
+    (tmp_path/f'{rows.file[0]}.wav').write_text('Dear diary')
+    found = leakage.audit_sound(rows[:4], rows[4:])
+    assert [(f['kind'], f['clips']) for f in found] == [('not_compared', 4), ('not_compared', 4)]
