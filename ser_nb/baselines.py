@@ -23,9 +23,8 @@ from .corpora import order_labels
 from .keras_tools import predict_proba, values_of
 from .metrics import class_report, mean_scores, plot_confusion, split_scores
 from .model_files import load_model, read_model_json
-from .files import deprecated_names
-from .run_folder import (fingerprint, machine, nested_scores, notebooks_dir, read_json, read_metrics, timed,
-                               write_json)
+from .files import deprecated_names, fingerprint, read_json, write_json
+from .run_folder import machine, nested_scores, notebooks_dir, read_metrics, timed
 from .splits import random_splits
 from .tuning import cv_folds, plot_history, plot_importance, summary_of, tune_classifier
 

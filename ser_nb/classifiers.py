@@ -18,7 +18,8 @@ import pandas as pd
 
 from .functionals import FEATURES, FUNCTIONALS
 from .keras_tools import values_of
-from .run_folder import machine, notebooks_dir, progress, read_json, replacing, versions, write_json
+from .files import read_json, replacing, write_json
+from .run_folder import machine, notebooks_dir, progress, versions
 
 # %% ../nbs/library/Classifiers.ipynb #6cce128c
 _SCALED = dict(scale=['standard', 'quantile'], pca=[0., .9, .95, .99])

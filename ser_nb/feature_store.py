@@ -21,7 +21,7 @@ from .augmentation import AUGMENTATIONS
 from .corpora import read_table
 from .functionals import FEATURES, META_COLUMNS, OPTIONAL_COLUMNS, unknown_features
 from .run_folder import notebooks_dir, progress
-from .files import fingerprint, replacing
+from .files import cache_place, fingerprint, replacing
 from .speech_encoder import ENCODER_FEATURES
 from .workers import MAX_WAIT, Patience, seconds_allowed
 
@@ -31,8 +31,7 @@ CACHE_VERSION = 3 # raised when the same settings give other values
 
 def cache_dir() -> str: # a folder, SER_NB_CACHE or the user's cache folder
     "Where features are kept by default"
-    import pooch
-    return os.environ.get('SER_NB_CACHE') or str(pooch.os_cache('ser_nb'))
+    return str(cache_place())
 
 def file_sha256(path:str|Path # a file
                ) -> str: # of its bytes; '' for what cannot be read

@@ -11,7 +11,6 @@ __all__ = ['MODEL_FORMAT', 'OPENVINO_FILES', 'MODEL_FILES', 'MAX_BYTES', 'MAX_SE
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from .h5_files import check_h5, compress_h5
-from .files import check_json, fingerprint, read_regular, replacing, write_json
+from .files import check_json, fingerprint, parse_json, read_regular, replacing, write_json
 from .run_folder import notebooks_dir, versions
 from .speech_encoder import OPENVINO_SETTINGS, import_openvino
 
@@ -55,37 +54,6 @@ def read_model_file(folder:str|Path, # a run folder
     if found.st_size > MAX_BYTES[name]:
         raise ValueError(f'{path}: larger than {MAX_BYTES[name] / 1e6:g} MB')
     return read_regular(path, MAX_BYTES[name])
-
-# %% ../nbs/library/Model_Files.ipynb #f1000013
-def _number(text):
-    "A finite number of a sensible length"
-    if len(text) > 400:
-        raise ValueError(f'a number of {len(text)} digits')
-    value = int(text) if text.lstrip('-').isdigit() else float(text)
-    if not math.isfinite(value):
-        raise ValueError(f'{text[:20]} is no finite number')
-    return value
-
-def _object(pairs):
-    "A JSON object, each key once"
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [k for k, _ in pairs]
-        twice = next(k for k in keys if keys.count(k) > 1)
-        raise ValueError(f'the key {twice[:50]!r} stands twice in one object')
-    return value
-
-def _parse_json(data, path):
-    "The object that bytes of JSON hold"
-    try:
-        value = json.loads(data.decode('utf-8'), object_pairs_hook=_object, parse_constant=_number,
-                           parse_float=_number, parse_int=_number)
-        json.dumps(value, ensure_ascii=False).encode() # half of a surrogate pair cannot be written
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f'{path}: not valid JSON ({e})') from None
-    if not isinstance(value, dict):
-        raise ValueError(f'{path}: not a JSON object')
-    return value
 
 # %% ../nbs/library/Model_Files.ipynb #40c3ff2f
 _NUMBER, _TEXT = dict(type='number'), dict(type='string')
@@ -143,7 +111,7 @@ def read_model_files(folder:str|Path # a run folder
                     ) -> tuple: # what model.json holds; name -> bytes of the other files
     "Read and check a model's four files, each of them once"
     folder = Path(folder)
-    about = _parse_json(read_model_file(folder, 'model.json'), folder/'model.json')
+    about = parse_json(read_model_file(folder, 'model.json'), folder/'model.json')
     _check_about(about, folder/'model.json')
     files = {}
     for name, sha in {'model.h5': about['sha256'], **about['openvino']}.items():
@@ -223,7 +191,7 @@ def shipped_model(name:str # encoder or functionals
 def _is_shipped(about):
     "Whether a model's files are those of the package"
     try:
-        own = _parse_json(read_model_file(shipped_model(about['model']), 'model.json'), 'model.json')
+        own = parse_json(read_model_file(shipped_model(about['model']), 'model.json'), 'model.json')
     except (OSError, ValueError):
         return False
     return about['openvino'] == own.get('openvino')
@@ -376,7 +344,7 @@ def _stored(data, path):
             names = group.attrs.get('weight_names', [])
             if len(names):
                 weights[name] = [np.array(group[w]) for w in names]
-        config = _parse_json(str(f.attrs['model_config']).encode(), path)
+        config = parse_json(str(f.attrs['model_config']).encode(), path)
     for layer in _walk(config):
         if code := holds_code(b'\x89HDF' + json.dumps(layer).encode()):
             raise ValueError(f'refused, it holds code ({code})')

@@ -25,7 +25,7 @@ from pathlib import Path
 import click
 
 from .run_folder import notebooks_dir
-from .files import read_json, replacing, user_cache, write_json
+from .files import hidden_module, read_json, replacing, user_cache, write_json
 
 # %% ../nbs/library/Pipeline.ipynb #d4aadded
 def _job(notebook, source=None, paths=(), after=None, **full):
@@ -255,13 +255,8 @@ class JobFailed(Exception):
 
 def _import_papermill():
     "papermill, without the grammar of web addresses that jsonschema would compile meanwhile, for two seconds"
-    grammar = 'rfc3987_syntax' # jsonschema does without it; no notebook has an address to check
-    hidden = grammar not in sys.modules
-    if hidden: sys.modules[grammar] = None
-    try:
+    with hidden_module('rfc3987_syntax'): # jsonschema does without it; no notebook has an address to check
         import papermill.engines
-    finally:
-        if hidden: del sys.modules[grammar]
     return papermill
 
 def _now_and_then(save, seconds=2.):

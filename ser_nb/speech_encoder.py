@@ -18,7 +18,8 @@ import numpy as np
 from .audio import SR, resample
 from .fourier import rfft
 from .functionals import register_features
-from .run_folder import fingerprint, progress, read_json, write_json
+from .files import cache_place, fingerprint, hidden_module, read_json, write_json
+from .run_folder import progress
 
 # %% ../nbs/library/Speech_Encoder.ipynb #ce99fe7d
 WEIGHTS = dict(
@@ -219,9 +220,7 @@ def random_weights(width:int=16, # of the network
 # %% ../nbs/library/Speech_Encoder.ipynb #54b9b7c4
 def encoder_dir() -> Path: # a folder in SER_NB_CACHE, or in the user's cache folder
     "Where the encoder is kept"
-    if folder := os.environ.get('SER_NB_CACHE'): return Path(folder)/'encoder'
-    import platformdirs # as pooch.os_cache, which takes 80 ms to import
-    return Path(platformdirs.user_cache_dir('ser_nb'))/'encoder'
+    return cache_place()/'encoder'
 
 _BLOCK = 1 << 18 # bytes that are received at a time
 
@@ -366,22 +365,14 @@ OPENVINO_SETTINGS = dict( # of every model; pinned, all processes of one thread 
 
 def import_openvino(): # the module `openvino`
     "Import OpenVINO without its converter, which takes longer than all the rest"
-    converter = 'openvino.tools.ovc'
-    left_out = 'openvino' not in sys.modules and sys.modules.setdefault(converter, None) is None
-    try:
-        import openvino
-    finally:
-        if left_out: sys.modules.pop(converter)
-    if left_out: openvino.__getattr__ = partial(_converter, openvino) # whoever converts finds it
+    with hidden_module('openvino.tools.ovc') as hidden: import openvino
+    if hidden: openvino.__getattr__ = partial(_converter, openvino) # whoever converts finds it
     return openvino
 
 def _converter(openvino, name):
     "OpenVINO's `convert_model`, imported late, without what reports its use over the network"
     if name != 'convert_model': raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-    left_out = sys.modules.setdefault('openvino_telemetry', None) is None
-    try: from openvino.tools.ovc import convert_model
-    finally:
-        if left_out: sys.modules.pop('openvino_telemetry')
+    with hidden_module('openvino_telemetry'): from openvino.tools.ovc import convert_model
     openvino.convert_model = convert_model
     return convert_model
 

@@ -14,7 +14,8 @@ import pandas as pd
 from .classifiers import (COLUMNS, SPACES, check_choice, check_parameters, classifier_of, expected_warnings,
                                 import_optional)
 from .keras_tools import values_of
-from .run_folder import fingerprint, progress, versions
+from .files import fingerprint
+from .run_folder import progress, versions
 
 # %% ../nbs/library/Tuning.ipynb #d8e969b1
 def cv_folds(y, # (n,) labels
