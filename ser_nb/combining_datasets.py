@@ -208,8 +208,8 @@ def plot_distribution(clips:pd.DataFrame): # a clip table, or any table with cor
     count.plot.bar(stacked=True, ax=ax, width=.75, rot=0, color=sns.color_palette('colorblind', len(corpora)))
     for x, n in enumerate(count.sum(axis=1)):
         ax.text(x, n, f' {n}', ha='center', va='bottom')
-    least, most = count.sum(axis=1).idxmin(), count.sum(axis=1).idxmax()
-    title = f'{count.to_numpy().sum():,} clips: {most} has most, {least} fewest'
+    total = count.sum(axis=1)
+    title = f'{total.sum():,} clips: {total.min()} ({total.idxmin()}) to {total.max()} of an emotion'
     ax.set(xlabel='', ylabel='clips', ylim=(0, count.sum(axis=1).max() * 1.12), title=title)
     ax.legend(title='', frameon=False, ncols=3, loc='upper center', bbox_to_anchor=(.5, -.1))
     sns.despine(ax=ax)

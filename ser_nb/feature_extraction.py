@@ -105,10 +105,11 @@ def plot_clip(signal:np.ndarray, # (n_samples,) at SR
     fig.colorbar(_draw_spectrum(bands, db, 'Mel spectrogram', 'mel band', seconds), ax=bands, label='dB')
     title = 'MFCC (without the first, loudness)'
     drawn = _draw_spectrum(cepstra, mfcc(db)[:, 1:], title, 'coefficient', seconds, .5)
-    fig.colorbar(drawn, ax=cepstra)
-    fig.colorbar(_draw_spectrum(classes, chroma(S), 'Chroma', '', seconds), ax=classes)
+    fig.colorbar(drawn, ax=cepstra, label='MFCC value')
+    drawn = _draw_spectrum(classes, chroma(S), 'Chroma', '', seconds)
+    fig.colorbar(drawn, ax=classes, label='relative energy')
     classes.set_yticks(range(12), 'C C# D D# E F F# G G# A A# B'.split(), fontsize=7)
-    for ax in (cepstra, classes): ax.set_xlabel('time (s)')
+    for ax in (wave, bands, cepstra, classes): ax.set_xlabel('time (s)')
     return fig
 
 # %% ../nbs/Feature_Extraction.ipynb #c6271299

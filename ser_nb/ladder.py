@@ -116,10 +116,9 @@ def plot_ladder(tables:dict, # name of a model -> what ladder gives
             y, va = (folds.max() + .03, 'bottom') if above else (folds.min() - .03, 'top')
             ax.text(x, y, f'{uar:.2f}', ha='center', va=va, color=colour, fontsize=9)
     ax.axhline(chance, color='.6', lw=1, ls='--', label='chance')
-    first, last = means.iloc[0].max(), means.iloc[-1].max()
-    ax.set(
-        ylim=(0, 1.06), ylabel='UAR',
-        title=f'UAR falls from {first:.2f} to {last:.2f} as less is shared with the training set')
+    name, means = means.columns[0], means.iloc[:, 0]
+    fall = f'UAR falls from {means.iloc[0]:.2f} to {means.iloc[-1]:.2f}'
+    ax.set(ylim=(0, 1.06), ylabel='UAR', title=f'{name}: {fall} as less is shared with the training set')
     ax.set_xticks(range(len(steps)), [s.replace(' ', '\n', 1) for s in steps])
     ax.legend(frameon=False)
     sns.despine(ax=ax)

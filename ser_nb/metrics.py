@@ -449,9 +449,9 @@ def plot_reliability(predictions:dict # name -> (correct, confidence)
         ax.scatter(
             table.confidence, table.accuracy, s=8 + 250 * table.clips / table.clips.sum(), color=colour,
             alpha=0.6)
-    worst = max(errors, key=errors.get)
+    off = ', '.join(f'{error:.2f} ({name})' for name, error in errors.items())
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel='confidence', ylabel='share of right predictions',
-           title=f'Confidence is off by {errors[worst]:.2f} on average: {worst}')
+           title=f'Confidence is off by {off}')
     ax.legend(frameon=False, loc='upper left', fontsize=9)
     sns.despine(ax=ax)
     return fig

@@ -430,13 +430,13 @@ def sound_paths(folder:str|Path # where to look
 # %% ../nbs/Prediction.ipynb #d0f00005
 def describe_model(about:dict # model.json
                   ) -> str: # a line
-    "What a model is, what it was trained on, and how accurate it is on unseen speakers when it does not abstain"
+    "What a model is, what it was trained on, and how accurate it is on left-out clips when it does not abstain"
     trained_on, chosen = about.get('trained_on') or {}, about['abstention']
     corpora = ', '.join(trained_on.get('corpora') or []) or 'data that it does not name'
     what = f"model {about['model']}"
     if not chosen:
         return f'{what}, trained on {corpora}; no threshold was chosen: it never abstains as unsure'
-    return (f"{what}, trained on {corpora}; on unseen speakers it predicts {chosen['coverage']:.0%} of clips, "
+    return (f"{what}, trained on {corpora}; it predicts {chosen['coverage']:.0%} of the clips left out of training, "
             f"{chosen['accuracy']:.0%} of them right (confidence from {chosen['threshold']:.2f})")
 
 # %% ../nbs/Prediction.ipynb #d0f00006

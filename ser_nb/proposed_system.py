@@ -71,15 +71,18 @@ def plot_boxes(boxes:dict, # name -> (x, y, colour) of its centre
     "A drawing of boxes and arrows"
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=size, layout='constrained')
-    for name, (x, y, colour) in boxes.items():
-        ax.annotate(name, (x, y), ha='center', va='center', fontsize=8,
-                    bbox=dict(boxstyle='round,pad=.5', facecolor=colour, edgecolor='#555555'))
-    for source, target in arrows:
-        ax.annotate('', boxes[target][:2], boxes[source][:2], zorder=0,
-                    arrowprops=dict(arrowstyle='-|>', color='#555555', shrinkA=18, shrinkB=18))
+    drawn = {
+        name: ax.annotate(name, (x, y), ha='center', va='center', fontsize=8,
+                          bbox=dict(boxstyle='round,pad=.5', facecolor=colour, edgecolor='#555555'))
+        for name, (x, y, colour) in boxes.items()}
     x, y = [b[0] for b in boxes.values()], [b[1] for b in boxes.values()]
     ax.set(xlim=(min(x) - .7, max(x) + .7), ylim=(min(y) - .5, max(y) + .5), title=title)
     ax.axis('off')
+    fig.canvas.draw() # places the boxes, at whose edges the arrows end
+    for source, target in arrows:
+        edges = dict(patchA=drawn[source].get_bbox_patch(), patchB=drawn[target].get_bbox_patch())
+        ax.annotate('', boxes[target][:2], boxes[source][:2],
+                    arrowprops=dict(arrowstyle='-|>', color='#555555', shrinkA=2, shrinkB=2, **edges))
     return fig
 
 # %% ../nbs/Proposed_System.ipynb #2dbc5fd4

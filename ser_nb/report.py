@@ -85,10 +85,10 @@ def score_table(metrics:dict # of read_run
 
 def score_notes(metrics:dict # of read_run
                ) -> list: # lines
-    "What a reader of the scores must know: what flatters, what could not be measured, what gives labels away"
+    "What a reader of the scores must know: which are optimistic, what could not be measured, what gives labels away"
     lines, protocols = [], {s['protocol'] for s in metrics['scores']}
     if any(p.startswith('random_80_20') for p in protocols):
-        lines.append('random_80_20: flattering, the test speakers are in the training set.')
+        lines.append('random_80_20: optimistic, the test speakers are in the training set.')
     missing = metrics['data'].get('not_measured')
     for protocol, reason in missing.items() if isinstance(missing, dict) else ():
         lines.append(f'{protocol}: not measured, {reason}.')

@@ -350,7 +350,7 @@ def available_protocols(rows:pd.DataFrame # clips
 def _how(name, rows):
     "How a protocol divides a table, in one line"
     if name == 'random_80_20':
-        return 'random, stratified by label: speakers and sentences on both sides, so it flatters'
+        return 'random, stratified by label: speakers and sentences on both sides, so it is optimistic'
     if name == 'leave_one_corpus_out':
         return 'one corpus a fold, emotions that both sides have'
     if name == 'unseen_sentences':

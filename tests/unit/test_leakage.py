@@ -1,4 +1,4 @@
-"What flatters a score is found and explained"
+"What makes a score too optimistic is found and explained"
 import json
 
 import numpy as np
