@@ -131,7 +131,7 @@ def verdicts(table:pd.DataFrame, # of ablate
 
 # %% ../nbs/library/Ablations.ipynb #a40aaa9a
 def plot_verdicts(table:pd.DataFrame # of verdicts
-                 ): # a figure
+                 ) -> object: # a figure
     "Differences with their intervals, claim by claim"
     import matplotlib.pyplot as plt
     import seaborn as sns

@@ -127,7 +127,7 @@ def _required_reference(model):
 def adapted_model(model, # an EmotionModel
                   statistics:dict, # of statistics_of, for the model's columns
                   k:float=K # clips that the reference counts for
-                 ): # an EmotionModel
+                 ) -> object: # an EmotionModel
     "A copy of a model that adapts features first; a `ValueError` where the model holds no reference"
     reference = _required_reference(model)
     def predict_features(X, limits=None):
@@ -139,7 +139,7 @@ def adapted_model(model, # an EmotionModel
 # %% ../nbs/library/Adaptation.ipynb #ae8461e6
 def self_adapted_model(model, # an EmotionModel
                        k:float=K # windows that the reference counts for
-                      ): # an EmotionModel
+                      ) -> object: # an EmotionModel
     """A copy of a model that adapts each recording by the statistics of its own windows.
 
     For a recording of one voice; a single window stays as it is. A `ValueError` where the model holds no reference.

@@ -9,6 +9,7 @@ __all__ = ['SR', 'SOUND_SUFFIXES', 'MIN_RATE', 'MAX_RATE', 'FAINTEST', 'LOUDEST'
 
 # %% ../nbs/library/Audio.ipynb #9419b550
 import errno, hashlib, io, os, stat, tempfile, warnings
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -335,7 +336,7 @@ def _open(data, target, stack):
 # %% ../nbs/library/Audio.ipynb #ee2a7169
 @contextmanager
 def open_sound(source:str|Path|bytes # a file of any format that libsndfile reads, or what is in it
-              ): # a Sound
+              ) -> Iterator: # a Sound
     """Open and check a sound file
 
     Raises: ValueError in one line where it is none, is damaged, was cut, or takes too long; also while it is read
@@ -405,7 +406,7 @@ def load_sound(path:str|Path|bytes, # a sound file, or what is in it
 # %% ../nbs/library/Audio.ipynb #e5af6c61
 def signal_blocks(path:str|Path|bytes, # a sound file of any length, or what is in it
                   sr:int=SR # Hz, the rate of the signal
-                 ): # (n,) float32 at sr, one piece after the other
+                 ) -> Iterator: # (n,) float32 at sr, one piece after the other
     "The signal of a long recording, piece by piece"
     with open_sound(path) as f:
         resampler, waiting = soxr.ResampleStream(f.samplerate, sr, 1, dtype='float32', quality='HQ'), None
@@ -456,7 +457,7 @@ def trim(signal:np.ndarray, # (n_samples,)
 # %% ../nbs/library/Audio.ipynb #31ee0a10
 @contextmanager
 def temporary_sound(content:bytes # of a sound file
-                   ): # a path, as long as the block lasts
+                   ) -> Iterator: # a path, as long as the block lasts
     "Sound from an upload or standard input as a file that is deleted again"
     try:
         folder = tempfile.TemporaryDirectory()

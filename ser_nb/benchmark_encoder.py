@@ -51,7 +51,7 @@ def compile_encoder(xml:str|Path, # an OpenVINO model
                     precision:str='f32', # or bf16
                     threads:int=0, # 0 = OpenVINO's own choice
                     cache:str|Path='' # folder of compiled models; '' = none
-                   ): # a compiled model
+                   ) -> object: # a compiled model
     "The encoder for this processor"
     core = import_openvino().Core()
     if cache: core.set_property({'CACHE_DIR': str(cache)})
@@ -323,7 +323,7 @@ def precision_cost(variants:dict, # of encoder_variants
 
 # %% ../nbs/library/Benchmark_Encoder.ipynb #7db6ba7c
 def plot_encoder(table:pd.DataFrame # of encoder_table
-                ): # a figure
+                ) -> object: # a figure
     "Milliseconds of a clip by runtime and precision, and by batch size"
     import matplotlib.pyplot as plt
     import seaborn as sns

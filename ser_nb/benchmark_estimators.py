@@ -164,7 +164,7 @@ def wins_from(table:pd.DataFrame # of sklearn_table
 
 # %% ../nbs/library/Benchmark_Estimators.ipynb #1832d0a4
 def plot_sklearn(table:pd.DataFrame # of sklearn_table
-                ): # a figure
+                ) -> object: # a figure
     "The extension's factor by number of rows"
     import matplotlib.pyplot as plt
     import seaborn as sns

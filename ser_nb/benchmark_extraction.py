@@ -98,7 +98,7 @@ def extraction_table(turns:pd.DataFrame, # of extraction_speed
 # %% ../nbs/library/Benchmark_Extraction.ipynb #99849b41
 def plot_extraction(table:pd.DataFrame, # of extraction_table
                     turns:pd.DataFrame # of extraction_speed
-                   ): # a figure
+                   ) -> object: # a figure
     "Time a clip of each variant"
     import matplotlib.pyplot as plt
     import seaborn as sns

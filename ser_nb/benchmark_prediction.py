@@ -163,7 +163,7 @@ def runtime_speed(run:str|Path, # a run folder
 
 # %% ../nbs/library/Benchmark_Prediction.ipynb #ac597cdb
 def plot_runtimes(table:pd.DataFrame # per runtime: first_s, one_ms, batch_ms
-                 ): # a figure
+                 ) -> object: # a figure
     "Both runtimes side by side"
     import matplotlib.pyplot as plt
     import seaborn as sns

@@ -88,7 +88,7 @@ def training_configurations(threads:int=0, # of TensorFlow and oneDNN; 0 = the m
 # %% ../nbs/library/Benchmark_Training.ipynb #b9c1f0a3
 def wide_network(n_components:int, # principal components
                  n_classes:int # outputs
-                ): # a keras.Model, compiled
+                ) -> object: # a keras.Model, compiled
     "Four wide convolutions"
     keras = import_keras()
     L = keras.layers
@@ -223,7 +223,7 @@ def full_minutes(turns:pd.DataFrame, # of training_speed
     return float(_by_training(turns).groupby(['network', 'what']).total.median().sum() * rounds / 60)
 
 def plot_training(tables:dict # network -> training_table
-                 ): # a figure
+                 ) -> object: # a figure
     "An epoch's time in every configuration, network by network"
     import matplotlib.pyplot as plt
     import seaborn as sns

@@ -289,7 +289,7 @@ def _no_stubs():
     finally:
         inspect.getfile = found
 
-def import_gradio(): # the module
+def import_gradio() -> object: # the module
     "Gradio, in half of the time that `import gradio` takes"
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
@@ -303,7 +303,7 @@ def import_gradio(): # the module
 # %% ../nbs/library/Demo.ipynb #a46a3746
 def demo_page(model:EmotionModel, # see EmotionModel.load
               uploads:Uploads # where the page's files are
-             ): # a gradio.Blocks
+             ) -> object: # a gradio.Blocks
     "The page for a microphone and files"
     os.environ['GRADIO_TEMP_DIR'] = str(uploads.root)
     gr = import_gradio()
@@ -324,7 +324,7 @@ def demo_page(model:EmotionModel, # see EmotionModel.load
 # %% ../nbs/library/Demo.ipynb #d0e00022
 def demo_app(model:EmotionModel, # see EmotionModel.load
              uploads:Uploads # where the page's files are
-            ): # an ASGI application without the gate
+            ) -> object: # an ASGI application without the gate
     "The page and the route of its uploads"
     page = demo_page(model, uploads)
     import gradio as gr
@@ -367,7 +367,7 @@ def serve_demo(model:EmotionModel, # see EmotionModel.load
 
 # %% ../nbs/library/Demo.ipynb #41b8bb35
 def upload_widget(model:EmotionModel=None # None = EmotionModel.load()
-                 ): # a widget
+                 ) -> object: # a widget
     "A button to choose a sound file, and its prediction"
     import ipywidgets as w
     from IPython.display import Audio, display

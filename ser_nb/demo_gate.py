@@ -10,6 +10,7 @@ __all__ = ['LOCAL_NAMES', 'EVENTS', 'remove_leftovers', 'private_folder', 'Refus
 # %% ../nbs/library/Demo_Gate.ipynb #e0a00004
 import asyncio, json, os, re, secrets, shutil, stat, tempfile, threading, time
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,7 +43,7 @@ def remove_leftovers(parent:str|Path # where demos keep their folders
 # %% ../nbs/library/Demo_Gate.ipynb #d0e0000a
 @contextmanager
 def private_folder(parent:str|Path='' # '' = the system's folder for temporary files
-                  ): # Path of a folder that only this user can open
+                  ) -> Iterator: # path of a folder that only this user can open
     "A folder of this process, removed when the block ends, and by the next demo if the process is killed"
     parent = Path(parent or tempfile.gettempdir())
     remove_leftovers(parent)
@@ -286,7 +287,7 @@ def guard(app, # an ASGI application
           uploads:Uploads,
           host:str='127.0.0.1', # address it listens at
           names=() # further names it may be called by
-         ): # an ASGI application
+         ) -> Callable: # an ASGI application
     "The same application behind the gate"
     from starlette.responses import PlainTextResponse
     async def admitted(scope, receive, send):
@@ -328,7 +329,7 @@ def _with_policy(message):
 
 # %% ../nbs/library/Demo_Gate.ipynb #d0e00020
 def block_external_requests(app # an ASGI application, for instance of FastAPI
-                           ): # an ASGI application
+                           ) -> Callable: # an ASGI application
     "The same application, whose pages load nothing from elsewhere"
     async def served(scope, receive, send):
         if scope['type'] != 'http': return await app(scope, receive, send)

@@ -188,7 +188,7 @@ def build_network(model:str, # one of MODELS
                   settings:dict, # see MODELS
                   temperature:float, # of the softmax
                   labels:list # the classes, in order
-                 ): # a keras.Model: (n, n_columns) raw features to (n, n_labels) probabilities
+                 ) -> object: # a keras.Model: (n, n_columns) raw features to (n, n_labels) probabilities
     "The network without its fitted weights"
     keras = import_keras()
     L, columns, spread = keras.layers, columns_of(model), _spread(labels)

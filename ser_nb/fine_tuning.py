@@ -6,6 +6,8 @@
 __all__ = ['CLIPS_PER_CLASS', 'base_rows', 'emphasised', 'tune', 'unchanged', 'gain_line', 'fine_tuning']
 
 # %% ../nbs/library/Fine_Tuning.ipynb #54222424
+from collections.abc import Callable
+
 import pandas as pd
 
 from .corpora import GENDERS, order_labels, split_label
@@ -63,7 +65,7 @@ def tune(rows:pd.DataFrame, # features of your training clips
 # %% ../nbs/library/Fine_Tuning.ipynb #31a2ef1e
 def unchanged(base:str, # encoder or functionals
               emotions # those of your clips
-             ): # function of train, test, fold, for cross_validate: the training rows are not looked at
+             ) -> Callable: # of train, test, fold, for cross_validate: the training rows are not looked at
     "Predictions by the shipped model, among the emotions that your clips have"
     folder = shipped_model(base)
     network, labels = load_model(folder), read_model_json(folder)['labels']

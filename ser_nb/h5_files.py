@@ -9,7 +9,7 @@ __all__ = ['compress_h5', 'check_h5']
 _LARGE = 10_000 # numbers of an array that is compressed
 
 def compress_h5(path # an h5 file; it is written again
-               ): # nothing
+               ) -> None:
     "Write an h5 file again with gzip: weights in half precision take half of the space, and Keras reads them as before"
     import h5py
     small = path.with_name(f'{path.name}.gz')
@@ -45,7 +45,7 @@ def _check_dataset(name, dataset, max_bytes):
 # %% ../nbs/library/H5_Files.ipynb #f5f1356d
 def check_h5(file, # an open h5py.File
              max_bytes:int # of all numbers together, unpacked
-            ): # nothing
+            ) -> None:
     "A `ValueError` where an h5 file has what Keras does not write: links, other files, filters of other kinds, depth"
     import h5py
     waiting, seen, total = [(file, '', 0)], 0, 0

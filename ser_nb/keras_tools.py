@@ -34,7 +34,7 @@ def _staying():
         if collects: gc.enable()
 
 # %% ../nbs/library/Keras_Tools.ipynb #79044ba3
-def import_keras(): # the module `keras`
+def import_keras() -> object: # the module `keras`
     "Import Keras without messages, with two threads and oneDNN on"
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1') # TensorFlow itself: only where there is AVX512_VNNI or AMX
     for name in ('TF_NUM_INTRAOP_THREADS', 'OMP_NUM_THREADS'):
@@ -54,7 +54,7 @@ def import_keras(): # the module `keras`
 
 # %% ../nbs/library/Keras_Tools.ipynb #b1d0a006
 def start_training(seed:int # of weights, dropout and order
-                  ): # the module `keras`
+                  ) -> object: # the module `keras`
     "Keras with nothing left of an earlier network, seeded and deterministic"
     keras = import_keras()
     import tensorflow as tf
@@ -116,7 +116,7 @@ def _parts_by_clip(train, n, rng):
 # %% ../nbs/library/Keras_Tools.ipynb #b1d0a014
 def warmup_cosine(peak:float, # the highest learning rate
                   steps:int # of the whole training
-                 ): # a Keras schedule
+                 ) -> object: # a Keras schedule
     "A learning rate that rises for a fifteenth of the steps and falls along a cosine"
     warm = max(steps // 15, 1)
     schedule = import_keras().optimizers.schedules.CosineDecay
@@ -124,7 +124,7 @@ def warmup_cosine(peak:float, # the highest learning rate
 
 def epoch_bar(epochs:int, # of the training
               desc:str # in front of the bar
-             ): # a Keras callback
+             ) -> object: # a Keras callback
     "A progress bar over the epochs"
     bar = iter(progress(range(epochs + 1), desc, epochs))
     return import_keras().callbacks.LambdaCallback(

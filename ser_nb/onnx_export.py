@@ -50,7 +50,7 @@ def _op(self:Graph,
         *inputs, # names, or numbers and float arrays
         n_outputs:int=1,
         **attributes
-       ): # the name of its output; a list where there are several
+       ) -> str|list: # the name of its output; names where there are several
     "Add a node"
     from onnx import helper
     names = [x if isinstance(x, str) else self.constant(x) for x in inputs]

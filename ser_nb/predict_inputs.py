@@ -9,6 +9,7 @@ __all__ = ['sound_sources', 'chosen_model', 'tell_model', 'chosen_windowing', 'c
 # %% ../nbs/library/Predict_Inputs.ipynb #eff340e7
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -16,7 +17,7 @@ from .pipeline import printable
 
 # %% ../nbs/library/Predict_Inputs.ipynb #e9c96db4
 def sound_sources(sounds:tuple # files, folders, or '-' for standard input
-                 ): # (path or bytes, name to show) of every file; (None, reason) of what has none
+                 ) -> Iterator: # (path or bytes, name to show) of every file; (None, reason) of what has none
     "The files that a call names"
     for sound in sounds:
         if sound == '-':
@@ -33,7 +34,7 @@ def sound_sources(sounds:tuple # files, folders, or '-' for standard input
 # %% ../nbs/library/Predict_Inputs.ipynb #cf6922a1
 def chosen_model(run:str, # a run folder; '' = a model of the package
                  name:str='' # which of the package
-                ): # an EmotionModel
+                ) -> object: # an EmotionModel
     "The model that a call names, or a `click.UsageError`"
     if run and name:
         raise click.UsageError('--run and --model: give one of them')
@@ -55,7 +56,7 @@ def tell_model(model, # an EmotionModel
 
 def chosen_windowing(window:float, # s
                      hop:float # s
-                    ): # a Windowing
+                    ) -> object: # a Windowing
     "How recordings are cut, or a `click.UsageError`; other windows than the usual ones cut clips, too"
     from ser_nb.windowing import Windowing
     try:
@@ -108,7 +109,7 @@ def source_statistics(model, # an EmotionModel
 def adapted_to(model, # an EmotionModel
                speaker:str, # --speaker; '' = none
                corpus:str # --adapt: a folder, or 'self'; '' = none
-              ): # an EmotionModel
+              ) -> object: # an EmotionModel
     "A model that adapts to a speaker or a corpus; as it is where neither is given"
     if not speaker and not corpus:
         return model

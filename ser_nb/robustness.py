@@ -201,7 +201,7 @@ PLOTTED_KINDS = ('white noise', 'babble', 'reverberation', 'clipping', 'level', 
 def plot_corruptions(table:pd.DataFrame, # of summary
                      kinds=PLOTTED_KINDS, # one panel each
                      least:int=10 # answers that their accuracy needs to be shown
-                    ): # a figure
+                    ) -> object: # a figure
     "Accuracy and coverage, from clean to the strongest corruption"
     import matplotlib.pyplot as plt
     is_clean = table.kind == 'clean'
@@ -227,7 +227,7 @@ def plot_table(table:pd.DataFrame, # numbers; rows and columns are named
                label:str, # what the numbers are
                vmax:float=1., # where the colour ends
                cmap:str='viridis'
-              ): # a figure
+              ) -> object: # a figure
     "A table with its numbers as colours"
     import matplotlib.pyplot as plt
     size = (2.6 + .68 * len(table.columns), 1.2 + .27 * len(table))
@@ -394,7 +394,7 @@ def shift_by_group(shift:dict, # (kind, value) -> feature_shift
 
 def plot_shift(shift:dict, # (kind, value) -> feature_shift
                columns:list # names of features
-              ): # a figure
+              ) -> object: # a figure
     "Shifts by group as a table in colours"
     title, label = 'Feature shift from the clean clip', 'standard deviations (median)'
     return plot_table(name_rows(shift_by_group(shift, columns)), title, label, 3, 'magma')

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def checkpointed(folder:str|Path, # the run folder
                  make, # function without arguments that gives an array
                  timings:dict, # as for timed, with the seconds it took when it was made
                  name:str # what is timed
-                ): # the array
+                ) -> object: # the array
     """The result of `make`, from a checkpoint where there is one.
 
     Example:
@@ -122,7 +123,7 @@ def clear_checkpoints(folder:str|Path): # the run folder
 def progress(items, # what to go through
              desc:str, # what is done with each
              total:int=None # how many, where `items` cannot tell
-            ): # the same items
+            ) -> Iterable: # the same items
     "Go through `items` with a progress bar"
     style = os.environ.get('SER_NB_PROGRESS', 'auto') # auto, text or none
     from tqdm import auto, std

@@ -9,6 +9,7 @@ __all__ = ['N_FFT', 'HOP_LENGTH', 'N_MFCC', 'N_CHROMA', 'N_MELS', 'FREQUENCIES_H
            'chroma_filters', 'chroma', 'mel_centers_hz', 'band_limit', 'extend_bandwidth']
 
 # %% ../nbs/library/Spectral.ipynb #1e4835d7
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain
 
@@ -62,7 +63,7 @@ def magnitudes(signal:np.ndarray # (n_samples,) at SR
 
 # %% ../nbs/library/Spectral.ipynb #df7a7f21
 def block_spectrograms(blocks # the pieces of a signal at SR, in order
-                      ): # power spectra (n_frames, 1025) of each piece
+                      ) -> Iterator: # power spectra (n_frames, 1025) of each piece
     "Power spectra of a signal that arrives in blocks, together those of the whole signal"
     zeros = np.zeros(N_FFT // 2, np.float32)
     rest = zeros

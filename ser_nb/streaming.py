@@ -10,6 +10,7 @@ __all__ = ['ENCODINGS', 'OVERRUNS', 'MOST_WAITING', 'pcm_blocks', 'SoundBuffer',
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _READ = 1 << 14 # bytes that are read at a time, at most
 def pcm_blocks(read, # function of a number of bytes that gives up to so many; none at the end
                encoding:str='s16le', # one of ENCODINGS
                channels:int=1
-              ): # (n,) float32 arrays, as soon as they are there
+              ) -> Iterator: # (n,) float32 arrays, as soon as they are there
     """The samples of raw PCM, channels averaged.
 
     Raises:
@@ -147,7 +148,7 @@ _MEMORY_S = 60. # s of which the loudest moment counts
 def stream_windows(blocks, # (n,) samples each, or an int where so many were skipped
                    sr:int, # Hz
                    cut:Windowing=Windowing()
-                  ): # (start in s, (n,) samples at sr, samples skipped before) of each window
+                  ) -> Iterator: # (start in s, (n,) samples at sr, samples skipped before) of each window
     "The windows of a stream, each as soon as it is complete; what is skipped starts a new one"
     size, hop = round(cut.window * sr), round(cut.hop * sr)
     rest, start, skipped, n_windows = np.zeros(0, np.float32), 0, 0, 0
@@ -175,7 +176,7 @@ def stream_predictions(model, # see EmotionModel.load
                        blocks, # (n,) samples each, or an int where so many were skipped
                        sr:int, # Hz
                        cut:Windowing=Windowing()
-                      ): # (columns of a row, samples skipped before) of each window
+                      ) -> Iterator: # (columns of a row, samples skipped before) of each window
     """Predict a stream, window by window.
 
     Raises:

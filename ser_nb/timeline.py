@@ -27,7 +27,7 @@ def _image(windows, steps):
 
 def plot_timeline(windows:pd.DataFrame, # of EmotionModel.timeline
                   seconds:float # length of the recording
-                 ): # a figure; close it when it is saved (plt.close)
+                 ) -> object: # a figure; close it when it is saved (plt.close)
     "The probabilities of the emotions over time"
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(10, 2.8), layout='constrained')

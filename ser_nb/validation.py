@@ -72,7 +72,7 @@ def _folds(self, name:str, # of a protocol
 
 def _baseline(self, train:pd.DataFrame, # training rows
               test:pd.DataFrame # test rows
-             ): # (n_clips,) labels
+             ) -> np.ndarray: # (n_clips,) labels
     "The label of the nearest training clip"
     return nearest_neighbour(train, test, self.columns)
 
@@ -83,7 +83,7 @@ def _measure(self, name:str, # of a protocol
              parts, # (fold, train, test)
              target:str='emotion', # or label
              uncalibrated=None # function in the place of fit, sooner; the scores then have no ece
-            ): # predictions of cross_validate; None where there are no folds
+            ) -> pd.DataFrame: # predictions of cross_validate; None where there are no folds
     "Train and test on every fold, next to the baseline"
     parts = list(parts)
     if not parts:

@@ -7,6 +7,7 @@ __all__ = ['WINDOW', 'HOP', 'LONGEST', 'QUIET_DB', 'BELOW_LOUDEST_DB', 'LOUD_S',
            'features_in_domain', 'windowed_features']
 
 # %% ../nbs/library/Windowing.ipynb #a2e32b39
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def loud_enough(signal:np.ndarray, # (n_samples,) at SR
 
 def windows(blocks, # the pieces of a signal at SR, in order
             cut:Windowing=Windowing()
-           ): # (start in s, signal) of each window
+           ) -> Iterator: # (start in s, signal) of each window
     "Windows that overlap, and what is left at the end"
     rest, start = np.zeros(0, np.float32), 0
     size, hop = round(cut.window * SR), round(cut.hop * SR)

@@ -7,6 +7,7 @@ __all__ = ['MAX_WAIT', 'one_thread', 'end_with_parent', 'in_processes', 'Patienc
 
 # %% ../nbs/library/Workers.ipynb #2acd40af
 import os, threading, time
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from queue import Empty, SimpleQueue
 
@@ -16,7 +17,7 @@ def _linear_algebra():
     from threadpoolctl import ThreadpoolController
     return ThreadpoolController()
 
-def one_thread(): # a context manager
+def one_thread() -> object: # a context manager
     "Inside the block linear algebra runs on one thread"
     return _linear_algebra().limit(limits=1)
 
@@ -39,7 +40,7 @@ def _work_for(parent, work, batch):
 def in_processes(work, # function of a batch
                  batches, # what it takes, one after the other
                  n_jobs:int # processes; -1 = one a core, 1 = this process
-                ): # the results, in order, each as soon as it is there
+                ) -> Iterator: # the results, in order, each as soon as it is there
     "`map(work, batches)` in processes of this machine; an `OSError` where one of them was killed"
     if n_jobs == 1:
         yield from map(work, batches)
@@ -101,7 +102,7 @@ def seconds_allowed(size:int # bytes of a file
 
 def patiently(call:Patience,
               most:float # s, all calls together
-             ): # a function that makes calls: (work, *args, **kw)
+             ) -> Callable: # makes calls: (work, *args, **kw)
     "Calls within MAX_WAIT each and `most` seconds in all; a `ValueError` where that is not enough"
     def within(work, *args, **kw):
         left = most - call.spent
@@ -118,7 +119,7 @@ def patiently(call:Patience,
 def on_cluster(work, # function of a batch
                batches, # what it takes
                address:str # of the scheduler
-              ): # the results, in order
+              ) -> Iterator: # the results, in order
     "`map(work, batches)` on a Dask cluster; an `OSError` where no scheduler answers"
     try: from distributed import Client
     except ImportError:
