@@ -170,14 +170,16 @@ class Sound:
         self.call = _at_once
         self.frames = sum(d.frames for d in decoders) if frames is None else frames
 
-    def read(self, frames=-1, dtype='float32', always_2d=True):
-        "The next samples, (n, channels), fewer at the end; a `ValueError` where the file ends too early"
+    def read(self, frames:int=-1, # samples of a channel; -1 = all
+             dtype='float32', always_2d=True # whether one channel gives (n, 1), too
+            ) -> np.ndarray: # (n, channels), or (n,)
+        "The next samples, fewer at the end; a `ValueError` where the file ends too early"
         left = self.frames - self.place
         blocks = list(_pieces(self, min(frames, left) if frames >= 0 else left, dtype))
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks or [np.empty((0, self.channels), dtype)])
         return samples if always_2d or self.channels > 1 else samples[:, 0]
 
-    def blocks(self, frames, dtype='float32'): # samples of a channel
+    def blocks(self, frames:int, dtype='float32') -> Iterator: # (frames, channels) each, the last one shorter
         "All samples, so many at a time"
         while len(block := self.read(frames, dtype)):
             yield block

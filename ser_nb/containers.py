@@ -21,7 +21,8 @@ class ByteReader:
         self.size = file.seek(0, 2)
         self.start, self.block = 0, b''
 
-    def at(self, position, n): # n bytes from there; fewer where the file ends
+    def at(self, position:int, n:int) -> bytes: # n of them, fewer where the file ends
+        "The bytes from a position on"
         if not 0 <= position < self.size: # a header may say anything
             return b''
         offset = position - self.start
@@ -31,10 +32,12 @@ class ByteReader:
             self.block = self.file.read(max(n, BLOCK))
         return self.block[offset:offset + n]
 
-    def number(self, position, kind): # kind: as in struct; struct.error where the file ends
+    def number(self, position:int, kind:str) -> int: # a struct.error where the file ends
+        "The number at a position; `kind` as in struct, '<I' for instance"
         return struct.unpack(kind, self.at(position, struct.calcsize(kind)))[0]
 
-    def find(self, what, position=0, end=math.inf): # its position; -1 = it is not there
+    def find(self, what:bytes, position:int=0, end=math.inf) -> int: # its position; -1 = it is not there
+        "Look for bytes between two positions"
         while position < min(end, self.size):
             block = self.at(position, BLOCK)
             found = block.find(what)
@@ -223,7 +226,7 @@ def _ogg_pages(data):
         position = data.find(b'OggS', position + length)
 
 def ogg_streams(data:ByteReader # of an Ogg file
-               ) -> OggStreams:
+               ) -> OggStreams: # its parts, the missing bytes, whether it ends
     "The parts of a chained Ogg file, and whether it is whole"
     starts, end, flags = [], 0, 2
     for position, length, following in _ogg_pages(data):

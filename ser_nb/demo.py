@@ -91,7 +91,7 @@ class LiveSound:
         except (ValueError, OSError) as e: # shown with the next piece
             self.error = str(e)
 
-    def news(self): # whether a window was predicted since the last call
+    def news(self) -> bool: # whether a window was predicted since the last call
         fresh, self.fresh = self.fresh, False
         return fresh
 
@@ -101,12 +101,16 @@ class LiveSounds:
     def __init__(self):
         self.of, self._guard = OrderedDict(), threading.Lock()
 
-    def forget(self, session): # of Gradio
+    def forget(self, session:str): # of Gradio
+        "End the microphone of a session"
         with self._guard:
             if sound := self.of.pop(session, None):
                 sound.buffer.close() # ends its thread
 
-    def get(self, session, model): # of Gradio; see EmotionModel.load; its LiveSound
+    def get(self, session:str, # of Gradio
+            model:EmotionModel # see EmotionModel.load
+           ) -> LiveSound: # that of this session
+        "The microphone of a session, a new one where there is none"
         with self._guard:
             sound = self.of[session] = self.of.pop(session, None) or LiveSound(model)
             while len(self.of) > _MOST_LIVE:
@@ -114,7 +118,7 @@ class LiveSounds:
             return sound
 
 # %% ../nbs/library/Demo.ipynb #d0e00042
-def live_html(sound:LiveSound
+def live_html(sound:LiveSound # of one microphone
              ) -> str: # HTML that loads nothing
     "The prediction for the last three seconds of a microphone, and the timeline of the last minute"
     if sound.error:
@@ -151,7 +155,10 @@ class Voices:
     def __init__(self):
         self.of, self._guard = OrderedDict(), threading.Lock()
 
-    def keep(self, session, statistics): # of Gradio; of statistics_of; None = forget it
+    def keep(self, session:str, # of Gradio
+             statistics:dict # of statistics_of; None = forget them
+            ):
+        "Keep the statistics of a session's speaker"
         with self._guard:
             self.of.pop(session, None)
             if statistics:
@@ -159,7 +166,10 @@ class Voices:
             while len(self.of) > _MOST_VOICES:
                 self.of.popitem(last=False)
 
-    def model(self, session, model): # of Gradio; see EmotionModel.load; it, or a copy that is adapted
+    def model(self, session:str, # of Gradio
+              model:EmotionModel # see EmotionModel.load
+             ) -> EmotionModel: # the same, or a copy that adapts
+        "The model for a session's speaker"
         statistics = self.of.get(session)
         return adapted_model(model, statistics) if statistics else model
 
@@ -167,7 +177,7 @@ class Voices:
 def enrol_voice(model:EmotionModel, # see EmotionModel.load
                 path:str, # of an upload, which is deleted: ordinary speech
                 uploads:Uploads, # where it must be
-                voices:Voices,
+                voices:Voices, # where its statistics go
                 session:str # of Gradio
                ) -> str: # HTML
     "Keep the statistics of a voice, and say so"

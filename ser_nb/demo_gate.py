@@ -70,17 +70,20 @@ class Budget:
     def __init__(self, total:int): # bytes
         self.total, self.used, self._guard = total, 0, threading.Lock()
 
-    def take(self, n_bytes):
+    def take(self, n_bytes:int): # of an upload
+        "Reserve bytes; `Refused` with status 503 where too few are left"
         with self._guard:
             if self.used + n_bytes > self.total:
                 raise Refused(503, 'The demo is busy and holds too many uploads: try again in a while.')
             self.used += n_bytes
 
-    def give_back(self, n_bytes):
+    def give_back(self, n_bytes:int): # that were taken
+        "Release reserved bytes"
         with self._guard: self.used -= n_bytes
 
     @contextmanager
-    def set_aside(self, n_bytes):
+    def set_aside(self, n_bytes:int): # of an upload that may come
+        "Reserve bytes as long as the block lasts"
         self.take(n_bytes)
         try: yield
         finally: self.give_back(n_bytes)
@@ -90,12 +93,13 @@ class LivePieces:
     "Uploads of live microphones that wait to be read, by session of Gradio"
     def __init__(self): self.of = OrderedDict() # session -> paths, in order
 
-    def add(self, session, paths): # paths that `Uploads.add` gave
+    def add(self, session:str, paths:list): # that `Uploads.add` gave
+        "Append the pieces of a session; of 64 sessions at most, and 256 pieces of each"
         self.of.setdefault(session, deque(maxlen=256)).extend(paths)
         while len(self.of) > 64: self.of.popitem(last=False)
 
-    def until(self, session, path): # the piece that Gradio has not forgotten
-        "That piece and those before it, in order"
+    def until(self, session:str, path:str) -> list: # paths, in order
+        "The piece that Gradio has not forgotten and those before it"
         queue = self.of.get(session, ())
         return [queue.popleft() for _ in range(queue.index(path) + 1)] if path in queue else [path]
 
@@ -109,7 +113,8 @@ class Uploads:
         self.waiting = {} # path -> (bytes, time it was added)
         self.live = LivePieces()
 
-    def add(self, file, name): # an open file and the sender's name for it; its path
+    def add(self, file, name:str) -> str: # its path
+        "Store an open file; of the sender's name only a known suffix is kept"
         folder, suffix = self.root/secrets.token_hex(16), Path(name or '').suffix.lower()
         path = folder/f'sound{suffix if suffix in SOUND_SUFFIXES else ""}'
         size = file.seek(0, os.SEEK_END)
@@ -121,7 +126,8 @@ class Uploads:
         return str(path)
 
     @contextmanager
-    def taken(self, path): # a path that `add` gave; a ValueError for any other
+    def taken(self, path:str) -> Iterator: # the same path
+        "An upload, deleted after the block; a `ValueError` for a path that `add` did not give"
         size, _ = self.waiting.pop(str(path), (None, None)) # one thread gets it
         if size is None: raise ValueError('this upload is not there any more, send it again')
         try: yield path
@@ -130,21 +136,21 @@ class Uploads:
             self.budget.give_back(size)
 
 # %% ../nbs/library/Demo_Gate.ipynb #d0e00011
-def discard(uploads:Uploads,
+def discard(uploads:Uploads, # where it is
             path:str): # of an upload; any other is left alone
     "Delete an upload that nobody will answer"
     try:
         with uploads.taken(path): pass
     except ValueError: pass
 
-def discard_old(uploads:Uploads,
+def discard_old(uploads:Uploads, # where they are
                 keep_s:float): # seconds since an upload came
     "Delete uploads that were never used"
     for path, (_, added) in list(uploads.waiting.items()):
         if time.monotonic() - added > keep_s: discard(uploads, path)
 
 @contextmanager
-def swept(uploads:Uploads,
+def swept(uploads:Uploads, # where they are
           keep_s:float=600): # seconds until an unused upload is deleted
     "Delete old uploads as long as the block lasts"
     done = threading.Event()
@@ -203,7 +209,7 @@ def _is_address(name):
 def known_address(headers:list, # (name, value) pairs of bytes
                   host:str, # address the demo listens at
                   names=() # further names it may be called by
-                 ) -> bool:
+                 ) -> bool: # whether both name the demo
     "Whether a request was meant for this demo: its `Host`, and its `Origin` if it has one"
     def found(key):
         return [v.decode('latin-1') for k, v in headers if k.lower() == key]
@@ -222,8 +228,8 @@ _POST = '/gradio_api/upload', _JOIN
 _CHUNK = re.compile(r'/gradio_api/stream/[0-9a-f]{32}(/close)?') # the next seconds of a live microphone
 
 def open_route(method:str, # of HTTP
-               path:str
-              ) -> bool:
+               path:str # of the request
+              ) -> bool: # whether it is on the list
     "Whether the page needs this route"
     if method == 'POST': return path in _POST or bool(_CHUNK.fullmatch(path))
     return method in ('GET', 'HEAD') and bool(_GET.fullmatch(path)) and '..' not in path
@@ -236,7 +242,7 @@ def _uploaded(path, uploads): return path.startswith(_FILE) and path[len(_FILE):
 EVENTS = 9 # of the page: a recording, a file, three examples, a live microphone, its start, a voice, its end; no others
 
 def named_uploads(body:bytes, # of a request to predict
-                  uploads:Uploads
+                  uploads:Uploads # where they must be
                  ) -> list: # paths of uploads
     "The uploads that a request names; refused where it names anything else"
     try:
@@ -284,7 +290,7 @@ def _discarding(send, uploads, paths):
 
 # %% ../nbs/library/Demo_Gate.ipynb #d0e0001f
 def guard(app, # an ASGI application
-          uploads:Uploads,
+          uploads:Uploads, # what a prediction may name
           host:str='127.0.0.1', # address it listens at
           names=() # further names it may be called by
          ) -> Callable: # an ASGI application

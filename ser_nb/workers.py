@@ -77,7 +77,7 @@ class Patience:
             self.answers.put(answer)
             del call, answer # what they hold is free now
 
-    def __call__(self, seconds, work, *args, **kw): # what `work(*args, **kw)` gives
+    def __call__(self, seconds, work, *args, **kw) -> object: # what `work(*args, **kw)` gives
         self.stuck, start = True, time.monotonic() # also where the wait is interrupted
         self.calls.put(partial(work, *args, **kw))
         try: good, value = self.answers.get(timeout=max(seconds, 0))
@@ -100,7 +100,7 @@ def seconds_allowed(size:int # bytes of a file
     "How long a file may take"
     return MAX_WAIT + size / _BYTES_A_SECOND
 
-def patiently(call:Patience,
+def patiently(call:Patience, # the thread that makes the calls
               most:float # s, all calls together
              ) -> Callable: # makes calls: (work, *args, **kw)
     "Calls within MAX_WAIT each and `most` seconds in all; a `ValueError` where that is not enough"
