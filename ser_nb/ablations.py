@@ -85,9 +85,13 @@ def ablate(rows:pd.DataFrame, # features of all clips, see all_rows
            seeds=range(5), # of the random splits, at least two
            claims=tuple(VARIANTS), # which; pitch only where the rows have functionals
            path:str|Path='', # CSV file that fills as results come; a stopped run goes on from it; '' = none
-           **how # epochs and intelex of ablate_one
+           **how
           ) -> pd.DataFrame: # claim, variant, model, seed, accuracy, uar
-    "Scores of all variants of models on the same random splits"
+    """Scores of all variants of models on the same random splits.
+
+    Args:
+        how: epochs and intelex of ablate_one.
+    """
     names = ['claim', 'variant', 'model', 'seed']
     known = pd.read_csv(path) if path and Path(path).exists() else pd.DataFrame(columns=[*names, 'accuracy', 'uar'])
     found = known.to_dict('records')

@@ -164,7 +164,7 @@ def speakers_folder() -> Path: # it need not exist
 
 def speaker_file(name:str, # of a speaker
                  folder:str|Path='' # without it, speakers_folder
-                ) -> Path:
+                ) -> Path: # it need not exist
     "The file of an enrolled speaker; a `ValueError` for what is no name"
     if not _NAME.fullmatch(name):
         raise ValueError(f'{name[:80]!r} is no name for a speaker: a letter or digit, then letters, digits, _ . -')

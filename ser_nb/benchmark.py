@@ -28,7 +28,7 @@ from .timing import medians, spread
 # %% ../nbs/Benchmark.ipynb #419cfaaa
 def drawn(table:pd.DataFrame, # rows
           n:int # how many; 0 = all
-         ) -> pd.DataFrame:
+         ) -> pd.DataFrame: # as many of them, in the order of the draw
     "Some rows, at random with seed 42"
     return table.sample(min(n or len(table), len(table)), random_state=42)
 

@@ -41,7 +41,7 @@ def _estimator(package, name):
 def bootstrapped(X:np.ndarray, # (n_clips, n_columns) standardised features
                  y:np.ndarray, # (n_clips,) labels
                  n:int, # rows to draw
-                 seed:int=0
+                 seed:int=0 # of the draw
                 ) -> tuple: # (n, n_columns) float64, (n,) labels
     "Rows drawn without replacement where there are enough, else with it and with a little noise"
     rng = np.random.default_rng(seed)

@@ -206,7 +206,7 @@ def extrapolate_cost(cpu_ms:float, # CPU time of a clip on one core
                      sizes:dict, # of bytes_per_clip
                      growth:float, # bytes of memory a clip
                      base:float, # MB without clips
-                     n_clips:int=1_000_000
+                     n_clips:int=1_000_000 # how many
                     ) -> pd.Series: # core_hours, GB of each file, GB of memory
     "What the features of many clips cost"
     files = {f'{k}_gb': n_clips * v / 1e9 for k, v in sizes.items()}

@@ -31,7 +31,7 @@ CLIPS_PER_SPEAKER = 200
 
 def synthetic_rows(n:int, # clips
                    columns:list=(), # names of features, drawn from a normal distribution
-                   seed:int=0
+                   seed:int=0 # of the draw
                   ) -> pd.DataFrame: # file, path, corpus, speaker, gender, emotion, label, and the features
     "A table of clips that do not exist"
     rng, i = np.random.default_rng(seed), np.arange(n)

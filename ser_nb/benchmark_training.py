@@ -168,9 +168,13 @@ def train_once(networks:list, # names in NETWORKS
 
 # %% ../nbs/library/Benchmark_Training.ipynb #c17a3daf
 def train_in_process(configuration:dict, # of training_configurations
-                     **arguments # of train_once
+                     **arguments
                     ) -> dict: # of train_once
-    "Train in a new process"
+    """Train in a new process.
+
+    Args:
+        arguments: of train_once.
+    """
     return in_process('benchmark_training:train_once', configuration['python'], configuration['environment'],
                       extension=configuration['extension'], **arguments)['value']
 
@@ -178,9 +182,13 @@ def training_speed(configurations:dict, # of training_configurations
                    networks=tuple(NETWORKS), # names
                    rounds:int=2, # in which all take turns, each with another seed
                    seed:int=42, # of the first round
-                   **arguments # features_dir and epochs of train_once
+                   **arguments
                   ) -> pd.DataFrame: # round, network, what, tensorflow, and what train_once tells of each network
-    "Train in every configuration that can run here, interleaved"
+    """Train in every configuration that can run here, interleaved.
+
+    Args:
+        arguments: features_dir and epochs of train_once.
+    """
     turns = [(r, what, c, names) for r in range(rounds) for what, c in configurations.items()
              if not c['skipped'] and (names := [n for n in networks if n in c['networks']])]
     rows = []

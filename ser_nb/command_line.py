@@ -199,7 +199,7 @@ They run in that order, and each takes over what the one before it made."""
 
 # %% ../nbs/library/Command_Line.ipynb #dcb99aaf
 def printable_lines(text:str # of several lines
-                   ) -> str:
+                   ) -> str: # as many lines
     "Text whose control characters are escaped, line by line"
     return '\n'.join(map(printable, text.split('\n')))
 

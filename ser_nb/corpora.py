@@ -224,7 +224,7 @@ def write_clips(clips:pd.DataFrame, # a clip table
 def read_table(path:str|Path, # a CSV file
                text:dict, # the types of its columns of text
                what:str # what it should be, for the message
-              ) -> pd.DataFrame:
+              ) -> pd.DataFrame: # its rows; an empty cell is ''
     "Read a CSV file, or say in a line why it is none"
     import pandas as pd
     try:

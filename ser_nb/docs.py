@@ -23,7 +23,7 @@ def _with_line(text, cell):
 _SECTION = re.compile(r'^(Args|Returns|Raises|Example):\n((?: +\S.*\n?|\n(?= ))+)', re.M)
 
 def docstring_sections(text:str # Markdown with a docstring in it
-                      ) -> str:
+                      ) -> str: # Markdown
     "Its sections `Args`, `Returns` and `Raises` as lists, `Example` as code"
     def shown(found):
         lines = dedent(found[2]).strip('\n')

@@ -120,7 +120,7 @@ def capped(train:pd.DataFrame, # training rows
 
 # %% ../nbs/Emotion_Model.ipynb #5330ed82
 def fit_projection(Z:np.ndarray, # (n_clips, n_columns) scaled features
-                   n_components:int,
+                   n_components:int, # at most; fewer where rows or columns are
                    whitening:float, # 0: components keep their deviation; 1: all deviations are 1
                    width:float # of the kernel: gamma times the total variance
                   ) -> tuple: # (n_columns, n) projection, (n,) offset
@@ -288,9 +288,9 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
                 model:str='', # one of MODELS; '' = the better one that the features allow
                 seed:int=42, # of the speakers that the temperature is fitted on
                 calibrate:bool=True, # False: temperature 1 and no threshold; the labels that win are the same, sooner
-                **settings # what differs from MODELS[model]
+                **settings
                ) -> tuple: # the Keras network; dict(model, labels, features, settings, temperature, confidence, ...)
-    """Fit a model on any label set; it sees no row but those of `train`.
+    """Fit a model on any label set, on the rows of `train` alone; `settings` replace those of MODELS[model].
 
     Raises:
         ValueError: an unknown model or setting, a feature that is missing, or fewer than two labels.
@@ -322,9 +322,13 @@ def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # test rows
                 seed:int=42, # of the training
                 model:str='', # one of MODELS; '' = the better one that the features allow
-                **settings # of train_model
+                **settings
                ) -> tuple: # (n_clips, n_labels) probabilities, and their labels
-    "Probabilities of test rows by a model that is fitted on the training rows, for splits.cross_validate"
+    """Probabilities of test rows by a model that is fitted on the training rows, for splits.cross_validate.
+
+    Args:
+        settings: of train_model.
+    """
     network, trained = train_model(train, model, seed, **settings)
     labels = trained['labels']
     return _proba(network, values_of(test, trained['features']), labels, labels), labels

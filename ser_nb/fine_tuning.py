@@ -82,7 +82,7 @@ def unchanged(base:str, # encoder or functionals
 def gain_line(scores:dict, # of a protocol, by model
               model:str, # the fine-tuned one
               base:str # the unchanged one
-             ) -> str:
+             ) -> str: # UAR of both, the difference, the number of folds
     "What fine-tuning gained, in a line"
     before, after = scores[base]['uar'], scores[model]['uar']
     return (f'fine-tuned: UAR on held-out speakers {after:.3f}, {before:.3f} by the unchanged model '

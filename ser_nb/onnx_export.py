@@ -32,8 +32,8 @@ class Graph:
 
     def constant(self,
                  values, # an array
-                 dtype=np.float32
-                ) -> str:
+                 dtype=np.float32 # of the constant
+                ) -> str: # its name
         "A constant"
         from onnx import numpy_helper
         name = self.name()

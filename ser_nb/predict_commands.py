@@ -21,9 +21,12 @@ from .predict_inputs import (adapted_to, check_adaptation, chosen_model, chosen_
 from .prediction_lines import as_line, csv_lines
 
 # %% ../nbs/library/Predict_Commands.ipynb #9ae026bd
-def one_form(**given # name of an option -> whether it is set
-            ) -> str: # the name of the one that is set, '' where none is
-    "One output form of several; a `click.UsageError` where more than one is set"
+def one_form(**given) -> str: # the name of the one that is set, '' where none is
+    """One output form of several; a `click.UsageError` where more than one is set.
+
+    Args:
+        given: name of an option -> whether it is set.
+    """
     chosen = [name for name, wanted in given.items() if wanted]
     if len(chosen) > 1:
         raise click.UsageError(' and '.join(f'--{c}' for c in chosen) + ': give one of them')

@@ -169,7 +169,7 @@ def predict_to_table(model, # see EmotionModel.load
                      n_jobs:int=-1, # worker processes; -1 = one a core
                      dask:str='', # address of a Dask scheduler, instead of processes of this machine
                      adaptation:str='', # what the model adapts to, so that a stopped run is not mixed with another
-                     part_files:int=PART_FILES
+                     part_files:int=PART_FILES # files of a part
                     ) -> tuple: # files of the table, files that failed, files that came since a stopped run began
     """Predict many files into one table, which is complete or absent; a run that was stopped goes on.
 

@@ -35,10 +35,10 @@ def as_line(path:str, # or another name to show
     return f'{line}  {reason}' if reason else line
 
 # %% ../nbs/library/Prediction_Lines.ipynb #77df50d4
-def csv_lines(path:str,
+def csv_lines(path:str, # of the sound file, for the first column
               rows:list, # dicts
               header:bool # whether a line with the names comes first
-             ) -> str:
+             ) -> str: # one line a row
     "Rows as comma-separated values"
     import csv
     import io

@@ -226,7 +226,7 @@ def plot_table(table:pd.DataFrame, # numbers; rows and columns are named
                title:str, # what it shows
                label:str, # what the numbers are
                vmax:float=1., # where the colour ends
-               cmap:str='viridis'
+               cmap:str='viridis' # Matplotlib's name of the colours
               ) -> object: # a figure
     "A table with its numbers as colours"
     import matplotlib.pyplot as plt
@@ -451,9 +451,13 @@ def wild_scores(result:pd.DataFrame, # of outcomes
     return {'in_the_wild: clean': of(result[clean]), 'in_the_wild: all ways': of(result[~clean])}
 
 def write_figures(folder:str|Path, # the run folder
-                  **tables # NAME.csv without its ending -> table of summary
+                  **tables
                  ) -> list: # names of the files
-    "Tables of a job as CSV files"
+    """Tables of a job as CSV files.
+
+    Args:
+        tables: NAME.csv without its ending -> table of summary.
+    """
     for name, table in tables.items():
         with replacing(Path(folder)/f'{name}.csv') as part:
             table.to_csv(part, index=False, float_format='%.4f', lineterminator='\n')

@@ -23,7 +23,7 @@ _READ = 1 << 14 # bytes that are read at a time, at most
 
 def pcm_blocks(read, # function of a number of bytes that gives up to so many; none at the end
                encoding:str='s16le', # one of ENCODINGS
-               channels:int=1
+               channels:int=1 # interleaved
               ) -> Iterator: # (n,) float32 arrays, as soon as they are there
     """The samples of raw PCM, channels averaged.
 
@@ -147,7 +147,7 @@ _MEMORY_S = 60. # s of which the loudest moment counts
 
 def stream_windows(blocks, # (n,) samples each, or an int where so many were skipped
                    sr:int, # Hz
-                   cut:Windowing=Windowing()
+                   cut:Windowing=Windowing() # window, hop and longest clip in s
                   ) -> Iterator: # (start in s, (n,) samples at sr, samples skipped before) of each window
     "The windows of a stream, each as soon as it is complete; what is skipped starts a new one"
     size, hop = round(cut.window * sr), round(cut.hop * sr)
@@ -165,7 +165,7 @@ def stream_windows(blocks, # (n,) samples each, or an int where so many were ski
 
 # %% ../nbs/library/Streaming.ipynb #a414776c
 def warm_up(model, # see EmotionModel.load
-            cut:Windowing=Windowing()
+            cut:Windowing=Windowing() # window, hop and longest clip in s
            ):
     "Predict a window of noise: the first use of a length takes longer"
     noise = np.random.default_rng(0).normal(size=round(cut.window * SR))
@@ -175,7 +175,7 @@ def warm_up(model, # see EmotionModel.load
 def stream_predictions(model, # see EmotionModel.load
                        blocks, # (n,) samples each, or an int where so many were skipped
                        sr:int, # Hz
-                       cut:Windowing=Windowing()
+                       cut:Windowing=Windowing() # window, hop and longest clip in s
                       ) -> Iterator: # (columns of a row, samples skipped before) of each window
     """Predict a stream, window by window.
 

@@ -122,13 +122,13 @@ def to_webvtt(table:pd.DataFrame, # of segments
 # %% ../nbs/library/Timeline.ipynb #d1000010
 def to_csv(table:pd.DataFrame, # of segments
            file:str='' # a name for its first column; '' = no such column
-          ) -> str:
+          ) -> str: # one line a segment
     "Comma-separated values with a header"
     if file: table = table.assign(file=str(file))[['file', *table]]
     return table.to_csv(index=False, float_format='%.6f', lineterminator='\n')
 
 def to_json_lines(table:pd.DataFrame, # of segments
-                  file:str=''
+                  file:str='' # a name for each object; '' = none
                  ) -> str: # one object a line, null where there is nothing
     "JSON lines"
     def plain(v):
@@ -140,7 +140,7 @@ def to_json_lines(table:pd.DataFrame, # of segments
     return ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
 
 def to_audformat(table:pd.DataFrame, # of segments
-                 file:str='recording'
+                 file:str='recording' # a name for the first column
                 ) -> str: # CSV as audformat's segmented tables: file, start, end, then the columns
     "A segmented table of audformat, with times as it writes them ('0 days 00:00:03.500000')"
     times = {c: pd.to_timedelta(table[f'{c}_s'].round(6), unit='s').map(_days) for c in ('start', 'end')}

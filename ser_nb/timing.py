@@ -114,9 +114,12 @@ def _answer():
 def in_process(function:str, # 'module:function' of this package
                python:str='', # a Python with this package; '' = this one
                environment:dict=None, # environment variables beside those of this process
-               **arguments # of the function; what JSON can hold
+               **arguments
               ) -> dict: # value, seconds, cpu_seconds, peak_mb, worker_mb, lines (of libraries on standard output)
     """Call a function in a new process that has none of this one's thread settings.
+
+    Args:
+        arguments: of the function; what JSON can hold.
 
     Raises:
         RuntimeError: it failed; the message ends with the last line of its error.

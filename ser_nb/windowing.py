@@ -63,13 +63,13 @@ def levels(signal:np.ndarray # (n_samples,) at SR
 
 def loud_enough(signal:np.ndarray, # (n_samples,) at SR
                 loudest:float # dB, the loudest moment of the recording
-               ) -> bool:
+               ) -> bool: # whether LOUD_S seconds of it are above the floor
     "Whether a window is no silence"
     floor = max(loudest - BELOW_LOUDEST_DB, QUIET_DB)
     return (levels(signal) > floor).sum() * HOP_LENGTH / SR >= LOUD_S
 
 def windows(blocks, # the pieces of a signal at SR, in order
-            cut:Windowing=Windowing()
+            cut:Windowing=Windowing() # window, hop and longest clip in s
            ) -> Iterator: # (start in s, signal) of each window
     "Windows that overlap, and what is left at the end"
     rest, start = np.zeros(0, np.float32), 0
@@ -115,7 +115,7 @@ def features_in_domain(signal:np.ndarray, # (n_samples,) at SR
 def windowed_features(source, # a sound file, its bytes, or (signal, sr): (n_samples,) or (n_samples, n_channels), Hz
                       columns:list, # names of features
                       domain:dict=None, # of a model, see domain_of: for bandwidth extension; None = never
-                      cut:Windowing=Windowing()
+                      cut:Windowing=Windowing() # window, hop and longest clip in s
                      ) -> tuple: # seconds; starts, ends in s (k,); features (k, n_columns); upper limits in Hz (k,)
     "The input of a model: features of a clip, or of each window of a recording that is loud enough"
     in_memory = isinstance(source, tuple)
