@@ -72,9 +72,9 @@ def evaluate_splits(rows:pd.DataFrame, # features of all clips, see all_rows
                     parameters:dict, # classifier -> parameters
                     features:str='article', # one of COLUMNS
                     seeds=range(5), # of the random splits
-                    **how # intelex, seed, n_jobs of pipeline_of
+                    **how
                    ) -> tuple: # classifier -> mean scores with NAME_sd; the same on RAVDESS alone
-    "Scores over random splits of all rows"
+    "Scores over random splits of all rows; `how` is intelex, seed, n_jobs of pipeline_of"
     each = ([], []) # of all rows, of RAVDESS's
     for seed, train, test in random_splits(rows, seeds):
         result = fit_predict(train, test, names, parameters, features, machine()['cores'], f'split {seed}', **how)
@@ -88,7 +88,7 @@ def evaluate_splits(rows:pd.DataFrame, # features of all clips, see all_rows
 
 # %% ../nbs/Baselines.ipynb #98bf93b5
 def plot_f1_by_class(reports:dict # classifier -> F1 by label (a Series, a dict)
-                    ): # a figure
+                    ) -> object: # a figure
     "F1 of each class under each classifier, as a heat map"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -109,7 +109,7 @@ def plot_chosen(chosen:str, # one of the classifiers
                 test:pd.DataFrame, # the test rows
                 predicted:dict, # classifier -> (n,) labels
                 shipped:dict # classifier -> scores
-               ): # a figure
+               ) -> object: # a figure
     "The confusion matrix of one classifier"
     accuracy = shipped[chosen]['accuracy']
     title = f'{chosen}: accuracy {accuracy:.1%} on {len(test):,} clips of the shipped split'
@@ -141,9 +141,13 @@ def job_members(classifiers:str, # names, or all
                 ablations:str, # models of the ablations
                 features:str, # one of COLUMNS
                 chosen:str, # '' or one of the classifiers
-                **least # name -> (value, lowest value)
+                **least
                ) -> tuple: # names of classifiers; those in SPACES that are fitted for them
-    "What the job fits; a `ValueError` for parameters that do not fit together"
+    """What the job fits; a `ValueError` for parameters that do not fit together.
+
+    Args:
+        least: name -> (value, lowest value).
+    """
     for name, (value, lowest) in least.items():
         if value < lowest:
             raise ValueError(f'{name} is {value}: it must be {lowest} or more')
@@ -168,9 +172,13 @@ def tune_all(needed:list, # some of SPACES
              features:str, # one of COLUMNS
              timings:dict, # gets the seconds as tune_NAME
              storage:str='', # see open_study; '' = studies.db
-             **how # trials, folds, minutes, intelex, seed of tune_classifier
+             **how
             ) -> Path: # the file of parameters it writes
-    "Tune several classifiers"
+    """Tune several classifiers.
+
+    Args:
+        how: trials, folds, minutes, intelex, seed of tune_classifier.
+    """
     collected = parameters or features in read_json(collected_file())
     start = read_parameters(parameters, features) if collected else {}
     storage, studies = storage or f"sqlite:///{Path(folder)/'studies.db'}", {}
@@ -207,9 +215,9 @@ def ablation_verdicts(rows:pd.DataFrame, # features of all clips
                       splits:int, # random splits
                       path:str|Path, # a CSV file for the results
                       timings:dict, # gets the seconds
-                      **how # epochs and intelex of ablate
+                      **how
                      ) -> pd.DataFrame: # of verdicts
-    "Whether the article's choices hold, by new ablations or by the stored ones"
+    "Whether the article's choices hold, by new ablations (`how` is epochs, intelex of ablate) or by the stored ones"
     if not models:
         return verdicts(pd.read_csv(notebooks_dir()/'results'/'ablations.csv'))
     with timed(timings, 'ablations'):
@@ -226,7 +234,7 @@ def without_seconds(scored:dict # classifier -> scores, fit_s, predict_s
 def by_protocol(shipped:dict, # classifier -> scores
                 over:dict, # classifier -> mean scores over splits
                 shipped_ravdess:dict, # the same on RAVDESS alone
-                over_ravdess:dict
+                over_ravdess:dict # the mean scores on RAVDESS alone
                ) -> dict: # protocol -> classifier -> scores
     "The scores of a job under the names that metrics.json has for them"
     found = dict(random_80_20=shipped, random_80_20_mean=over, random_80_20_ravdess=shipped_ravdess,
@@ -276,9 +284,9 @@ def save_chosen(folder:str|Path, # the run folder
                 train:pd.DataFrame, # training rows
                 features:str, # one of COLUMNS
                 seed:int, # of the classifier
-                **about # data and scores of save_classifier
-               ): # the classifier, as it is read again
-    "Fit the chosen classifier by scikit-learn alone, so that any machine can read it, and save it"
+                **about
+               ) -> object: # the classifier, as it is read again
+    "Fit the chosen classifier by scikit-learn alone, for any machine, and save it with `about` (data, scores)"
     vote = classifier_of(chosen, best, intelex=False, seed=seed)
     with expected_warnings(), parallel_config('threading', n_jobs=machine()['cores']):
         vote.fit(values_of(train, list(COLUMNS[features])), train.label)

@@ -47,7 +47,7 @@ COLUMNS = {'article': FEATURES, 'functionals': FUNCTIONALS}
 def check_choice(what:str, # named in the error
                  value, # to check
                  known # the values that are allowed
-                ): # a ValueError names them
+                ) -> None: # a ValueError names them
     "Reject a value that is not among the known ones"
     if value not in known:
         raise ValueError(f'{what}: {value!r} is none of {", ".join(map(str, known))}')
@@ -70,7 +70,7 @@ def _check_value(what, value, space):
 # %% ../nbs/library/Classifiers.ipynb #2d55a01d
 def check_parameters(name:str, # one of SPACES
                      parameters:dict # its parameters
-                    ): # a ValueError says which one does not fit, and what would
+                    ) -> None: # a ValueError says which one does not fit, and what would
     "Reject parameters that are missing, unknown or out of range"
     check_choice('classifier', name, SPACES)
     for p in parameters:
@@ -92,7 +92,7 @@ _CLASSES = {
 _EXTENDED = ('knn', 'lr', 'rf')
 
 def import_optional(module:str # of the extra `baselines`
-                   ): # the module; an ImportError says how to install it
+                   ) -> object: # the module; an ImportError says how to install it
     "A module that not every installation has"
     try:
         return import_module(module)
@@ -102,7 +102,7 @@ def import_optional(module:str # of the extra `baselines`
 
 def class_of(name:str, # one of SPACES
              intelex:bool=True # Intel's, where there is one
-            ): # a class
+            ) -> type: # of scikit-learn, Intel, LightGBM or XGBoost
     "The class of a classifier"
     module, cls = _CLASSES[name].rsplit('.', 1)
     if intelex and name in _EXTENDED:
@@ -179,7 +179,7 @@ def pipeline_of(name:str, # one of SPACES
                 intelex:bool=True, # Intel's classes, where there are any
                 seed:int=42, # of what is drawn
                 n_jobs:int=None # cores; None = all
-               ): # a Pipeline
+               ) -> object: # a Pipeline
     "Scaler, PCA and classifier, as the parameters have it"
     from sklearn.pipeline import Pipeline
     check_parameters(name, parameters)
@@ -188,9 +188,13 @@ def pipeline_of(name:str, # one of SPACES
 
 def classifier_of(name:str, # one of CLASSIFIERS
                   parameters:dict, # classifier -> parameters, see read_parameters
-                  **how # intelex, seed and n_jobs of pipeline_of
-                 ): # a VotingClassifier
-    "A soft vote of the pipelines of a classifier: features in, labels and probabilities out"
+                  **how
+                 ) -> object: # a VotingClassifier
+    """A soft vote of the pipelines of a classifier: features in, labels and probabilities out.
+
+    Args:
+        how: intelex, seed and n_jobs of pipeline_of.
+    """
     from sklearn.ensemble import VotingClassifier
     pipelines = [(m, pipeline_of(m, parameters[m], **how)) for m in members_of(name)]
     return VotingClassifier(pipelines, voting='soft')
@@ -224,9 +228,13 @@ def fit_predict(train:pd.DataFrame, # training rows: features, label
                 features:str='article', # one of COLUMNS
                 together:int=1, # members fitted at once, a core each; 1 = one by one on all cores, for clean timings
                 desc:str='fitting', # of the progress bar
-                **how # intelex, seed, n_jobs of pipeline_of
+                **how
                ) -> tuple: # classifier -> (n,) labels; table by classifier: fit_s, predict_s
-    "Fit classifiers on the training rows and predict the test rows"
+    """Fit classifiers on the training rows and predict the test rows.
+
+    Args:
+        how: intelex, seed, n_jobs of pipeline_of.
+    """
     from joblib import Parallel, delayed
     X, X_test = (values_of(t, list(COLUMNS[features])) for t in (train, test))
     members = {m for n in names for m in members_of(n)}
@@ -281,9 +289,9 @@ def save_classifier(classifier, # a fitted classifier_of(..., intelex=False)
                     folder:str|Path, # the run folder
                     name:str, # one of CLASSIFIERS
                     features:str='article', # one of COLUMNS
-                    **about # what else baseline.json should hold: data, scores
+                    **about
                    ) -> dict: # what baseline.json holds
-    "Write `baseline.skops` and `baseline.json`"
+    "Write `baseline.skops` and `baseline.json`, which holds `about`, too: data, scores"
     sio, folder = import_optional('skops.io'), Path(folder)
     with replacing(folder/'baseline.skops') as part:
         sio.dump(classifier, part)
@@ -305,7 +313,7 @@ def _check_types(path):
 
 # %% ../nbs/library/Classifiers.ipynb #9babf69c
 def load_classifier(folder:str|Path # a run folder with baseline.skops
-                   ): # the fitted classifier: (n, n_features) to labels
+                   ) -> object: # the fitted classifier: (n, n_features) to labels
     "Load a saved classifier, if it holds nothing but trusted types"
     path = Path(folder)/'baseline.skops'
     if not path.is_file():

@@ -98,7 +98,8 @@ def _rect(part, emotion):
     return (f'<rect class="{kind}" x="{part["start_s"]:.2f}" width="{width:.2f}" height="1"'
             f' fill-opacity="{1 if rejected else value:.2f}"/>')
 
-def clock(seconds:float) -> str: # 1:02.3
+def clock(seconds:float # from the start
+         ) -> str: # 1:02.3
     "Minutes and seconds"
     return f'{int(seconds) // 60}:{seconds % 60:04.1f}'
 

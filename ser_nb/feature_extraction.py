@@ -93,7 +93,7 @@ def _draw_spectrum(ax, image, title, unit, seconds, lowest=-.5):
 # %% ../nbs/Feature_Extraction.ipynb #3a2e03da
 def plot_clip(signal:np.ndarray, # (n_samples,) at SR
               title:str # what it is
-             ): # a matplotlib figure
+             ) -> object: # a figure
     "Waveform, mel, MFCC and chroma spectrogram of one clip"
     import matplotlib.pyplot as plt
     S, mel = spectra(signal)

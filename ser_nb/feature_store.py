@@ -9,6 +9,7 @@ __all__ = ['CACHE_VERSION', 'FEATURE_FILES', 'COMPANIONS', 'PART_ROWS', 'MAX_VAL
 
 # %% ../nbs/library/Feature_Store.ipynb #1bd5a44c
 import hashlib, os, sqlite3, struct, warnings, zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -111,7 +112,10 @@ _Database._mended = _mended
 # %% ../nbs/library/Feature_Store.ipynb #c8ba6894
 class FeatureCache(_Database):
     "Features by key, in one SQLite file of a folder (or 'none')"
-    def known(self, keys, size=None, together=500):
+    def known(self, keys:list, # of cache_keys
+              size:int=None, # numbers of a clip; None = any
+              together:int=500 # keys that are looked up at a time
+             ) -> Iterator: # (size,) float32 or None, one a key
         "The features of each key, None where they are not there ('' is none) or not `size` numbers"
         for i in range(0, len(keys), together): # a million at once would fill a GB
             some = keys[i:i + together]
@@ -122,7 +126,7 @@ class FeatureCache(_Database):
         query = f"select key, value from features where key in ({','.join('?' * len(keys))})"
         with self._explained(): return self._mended(lambda: dict(self.db.execute(query, keys).fetchall()), dict)
 
-    def keep(self, rows):
+    def keep(self, rows:dict): # key -> (n_columns,) float32
         "Keep features by key; all of them or none"
         if not self.db or not rows: return
         rows = [(key, row.tobytes()) for key, row in rows.items()]

@@ -14,13 +14,14 @@ import math
 import os
 import stat
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../nbs/library/Files.ipynb #b185ac22
 @contextmanager
 def replacing(path:str|Path # the file to write; its folder is made
-             ): # a path beside it, to write to
+             ) -> Iterator: # a path beside it, to write to
     """Write a file whole or not at all.
 
     The temporary file takes the place of `path` when the block ends without an error.
@@ -69,7 +70,7 @@ def read_regular(path:str|Path, # the file
     return data
 
 # %% ../nbs/library/Files.ipynb #f02e8b52
-def plain_json(x):
+def plain_json(x): # a value: dicts, lists, arrays, numbers, text
     "A value as JSON knows it: no arrays, nothing that is not finite"
     if isinstance(x, dict): return {k: plain_json(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)): return [plain_json(v) for v in x]
@@ -206,7 +207,7 @@ def hidden_module(name:str): # a module's full name
 # %% ../nbs/library/Files.ipynb #d1000002
 def deprecated_names(module:str, # the former home, 'ser_nb.metrics' for instance
                      names:dict # former name -> 'module' or 'module:new_name', without the package
-                    ): # the module's __getattr__
+                    ) -> Callable: # the module's __getattr__
     """Former names of a module, which warn and give what they are called now.
 
     Example:

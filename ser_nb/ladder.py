@@ -84,9 +84,13 @@ def _errors(train, test):
 def ladder(rows:pd.DataFrame, # features of all clips
            fit_predict, # as for cross_validate
            seed:int=0, # of the random splits
-           **kept # checkpoint, key and timings of cross_validate
+           **kept
           ) -> pd.DataFrame: # step, fold, clips, the four scores, errors (of the linter)
-    "One model on all steps of the ladder"
+    """One model on all steps of the ladder.
+
+    Args:
+        kept: checkpoint, key and timings of cross_validate.
+    """
     tables, (steps, left_out) = [], ladder_steps(rows, seed)
     if not steps:
         raise ValueError('no step can be taken: ' + '; '.join(f'{k}: {v}' for k, v in left_out.items()))
@@ -100,7 +104,7 @@ def ladder(rows:pd.DataFrame, # features of all clips
 # %% ../nbs/Ladder.ipynb #aebe3ba7
 def plot_ladder(tables:dict, # name of a model -> what ladder gives
                 chance:float=1 / 8 # UAR by chance
-               ): # a figure
+               ) -> object: # a figure
     "UAR from step to step; small points are single folds"
     import matplotlib.pyplot as plt
     import seaborn as sns

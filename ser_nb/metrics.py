@@ -64,7 +64,7 @@ def resampled_counts(y_true, # (n,) labels
                      y_pred, # (n,) labels
                      groups=None, # (n,) units that are drawn whole, usually speakers; None = single clips
                      repeats:int=2000, # resamples
-                     seed:int=0
+                     seed:int=0 # of the resampling
                     ) -> np.ndarray: # (repeats, k, k) confusion matrices: rows true, columns predicted, labels sorted
     "Confusion matrices of resampled test sets"
     y_true, y_pred = np.asarray(y_true, str), np.asarray(y_pred, str)
@@ -103,7 +103,7 @@ def score_cis(y_true, # (n,) labels
               y_pred, # (n,) labels
               groups=None, # (n,) units that are drawn whole, usually speakers; None = single clips
               repeats:int=2000, # resamples
-              seed:int=0
+              seed:int=0 # of the resampling
              ) -> dict: # accuracy_ci, macro_f1_ci, uar_ci, min_class_f1_ci: [low, high], 95 %
     """Bootstrap intervals of the four scores.
 
@@ -116,7 +116,7 @@ def score_cis(y_true, # (n,) labels
 def accuracy_ci(correct, # (n,) whether each prediction is right
                 groups=None, # (n,) units that are drawn whole, usually speakers; None = single clips
                 repeats:int=2000, # resamples
-                seed:int=0
+                seed:int=0 # of the resampling
                ) -> list: # [low, high], 95 %
     "Bootstrap interval of an accuracy"
     correct = np.asarray(correct, bool)
@@ -138,7 +138,7 @@ def difference_ci(y_true, # (n,) labels
                   groups=None, # (n,) units that are drawn whole, usually speakers; None = single clips
                   score:str='uar', # or accuracy, macro_f1, min_class_f1
                   repeats:int=2000, # resamples
-                  seed:int=0
+                  seed:int=0 # of the resampling
                  ) -> dict: # difference (first minus second), low, high: 95 %
     "Paired bootstrap interval of the difference between two models"
     groups = np.arange(len(y_true)) if groups is None else groups
@@ -151,7 +151,7 @@ def group_gap_ci(values, # (n_speakers,) one number a speaker, for instance the 
                  groups, # (n_speakers,) the group of each speaker
                  pair=('female', 'male'), # which two groups
                  repeats:int=10000, # resamples
-                 seed:int=0
+                 seed:int=0 # of the resampling
                 ) -> dict: # difference of the means, first minus second; low, high: 95 %; speakers
     "Difference between two groups of speakers, with a bootstrap interval over speakers"
     values, groups = np.asarray(values, float), np.asarray(groups)
@@ -380,7 +380,7 @@ def scores_by_group(test:pd.DataFrame, # rows that were tested on
 def plot_confusion(y_true, # (n,) labels
                    y_pred, # (n,) labels
                    title:str # what it shows
-                  ): # a figure
+                  ) -> object: # a figure
     "Confusion matrix in percent of each row"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -398,7 +398,7 @@ def plot_confusion(y_true, # (n,) labels
 
 # %% ../nbs/library/Metrics.ipynb #c53784b0
 def plot_class_f1(report:pd.DataFrame # of class_report
-                 ): # a figure
+                 ) -> object: # a figure
     "F1 of each class as bars, the lowest in another colour"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -417,7 +417,7 @@ def plot_class_f1(report:pd.DataFrame # of class_report
 
 # %% ../nbs/library/Metrics.ipynb #d7350f2f
 def plot_learning(history:pd.DataFrame # by epoch: accuracy, val_accuracy, loss, val_loss
-                 ): # a figure
+                 ) -> object: # a figure
     "Accuracy and loss of training and validation rows by epoch"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -436,7 +436,7 @@ def plot_learning(history:pd.DataFrame # by epoch: accuracy, val_accuracy, loss,
 
 # %% ../nbs/library/Metrics.ipynb #9b453690
 def plot_reliability(predictions:dict # name -> (correct, confidence)
-                    ): # a figure
+                    ) -> object: # a figure
     "Reliability diagram, one line a set of predictions, with its calibration error"
     import matplotlib.pyplot as plt
     import seaborn as sns

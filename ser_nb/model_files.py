@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def _is_shipped(about):
 
 def load_openvino(folder:str|Path, # a run folder
                   files:tuple=None # of read_model_files; None = read them
-                 ): # function of (n, n_features) features that gives (n, n_labels) probabilities, from any thread
+                 ) -> Callable: # (n, n_features) features to (n, n_labels) probabilities, from any thread
     """Load a run's network into OpenVINO.
 
     Raises:
@@ -220,7 +221,7 @@ MAX_SECONDS, MAX_MEMORY = 20, 4 * 2 ** 30 # of the first try of a model: s of pr
 def try_model(folder:str, # with model.xml and model.bin
               n_features:int, # columns
               n_labels:int # outputs
-             ): # nothing; a `ValueError` tells what is wrong
+             ) -> None: # a `ValueError` tells what is wrong
     "Load a network and run it on a few rows, within limits of this process"
     if os.name == 'posix':
         import resource
@@ -300,9 +301,13 @@ def save_model(network, # a trained Keras network
                folder:str|Path, # the run folder
                trained:dict, # of train_model: model, labels, features, settings, first, temperature
                train=None, # table of training rows, for the out-of-domain distance; None = none
-               **about # what else model.json holds: data, scores, confidence
+               **about
               ) -> dict: # what model.json holds
-    "Write `model.h5`, `model.json` and the OpenVINO model"
+    """Write `model.h5`, `model.json` and the OpenVINO model.
+
+    Args:
+        about: what else model.json holds: data, scores, confidence.
+    """
     from ser_nb.adaptation import reference_as_text, reference_statistics
     from ser_nb.corpora import order_labels, split_label
     from ser_nb.emotion_model import abstention
@@ -381,7 +386,7 @@ def _rebuild(about, weights, first):
     return network
 
 def load_model(folder:str|Path # a run folder
-              ): # the trained Keras network: (n, n_features) raw features to (n, n_labels) probabilities
+              ) -> object: # the trained Keras network: (n, n_features) raw features to (n, n_labels) probabilities
     """Load a model into Keras, whichever environment wrote it.
 
     Raises:

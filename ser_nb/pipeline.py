@@ -91,7 +91,7 @@ _KINDS = dict(bool='true or false', int='a whole number', float='a number')
 def convert(name:str, # a parameter's name
             text:str, # its value as typed
             default # its default, for the type
-           ): # the value
+           ) -> object: # the value
     """A parameter's value in the type of its default.
 
     Raises:
@@ -120,7 +120,7 @@ def _known(name, names, what):
 
 def utf8_path(name:str, # the parameter, for the message
               path # its value
-             ): # the same
+             ) -> object: # the same
     "A path that fits into a notebook; a `click.UsageError` where it does not"
     try: str(path).encode()
     except UnicodeEncodeError:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +100,7 @@ def _decode(proba, distance, about, narrow=False):
 
 # %% ../nbs/Prediction.ipynb #c01d0003
 def as_table(columns:dict # of predictions: name -> (n,) array
-            ) -> pd.DataFrame:
+            ) -> pd.DataFrame: # one row a prediction
     "Predictions as a table; a single clip is predicted and printed without pandas"
     import pandas as pd
     return pd.DataFrame(columns)
@@ -220,7 +221,7 @@ class EmotionModel:
     def load(cls,
              run:str|Path='', # a run folder; '' = a model of the package
              model:str='' # which of the package, see `pretrained`
-            ):
+            ) -> EmotionModel: # ready to predict
         "The model of a run, or of the package"
         if run and model:
             raise ValueError('run and model: give one of them')
@@ -326,7 +327,7 @@ def predict_sources(model:EmotionModel, # see EmotionModel.load
                     batch_size:int=16, # files a worker takes at a time
                     cut:Windowing=Windowing(), # of recordings
                     dask:str='' # address of a Dask scheduler, instead of processes of this machine
-                   ): # (source, columns of its row, of its windows, notes); of a bad one (source, reason, None, notes)
+                   ) -> Iterator: # (source, columns of row, of windows, notes); if bad (source, reason, None, notes)
     "Predict many files, in their order, without pandas; notes say what is odd about a file"
     from ser_nb.prediction import _batch # workers import it; what is defined in a notebook cannot be sent to them
     model.check_encoder()
@@ -347,7 +348,7 @@ def predict_files(model:EmotionModel, # see EmotionModel.load
                   paths:list, # sound files
                   n_jobs:int=-1, # worker processes; -1 = one a core, and none for few files
                   batch_size:int=16 # files a worker takes at a time
-                 ): # (path, table of its row, table of its windows); for a bad file (path, reason, None)
+                 ) -> Iterator: # (path, table of its row, table of its windows); for a bad file (path, reason, None)
     "Predict many files, in their order; a `SoundWarning` tells what is odd about one"
     for path, row, windows, notes in predict_sources(model, paths, n_jobs, batch_size):
         for note in notes:
@@ -394,7 +395,7 @@ def _plot_probabilities(ax, row):
 
 def plot_answer(signal:np.ndarray, # (n_samples,) at SR
                 row:pd.DataFrame # of EmotionModel.predict
-               ): # a figure
+               ) -> object: # a figure
     "Waveform, mel spectrogram and the probabilities of the emotions"
     import matplotlib.pyplot as plt
     seconds, mel = len(signal) / SR, mel_spectrogram(magnitudes(signal))
@@ -474,7 +475,7 @@ def collect_predictions(found:list # of predict_files
 # %% ../nbs/Prediction.ipynb #9374985e
 def plot_answer_counts(predictions:pd.DataFrame, # a row a file
                        emotions:list # of the model
-                      ): # a figure
+                      ) -> object: # a figure
     "How many files have which answer, or which reason for none"
     import matplotlib.pyplot as plt
     counts = predictions.answer.where(predictions.answer != '', predictions.reason).value_counts()

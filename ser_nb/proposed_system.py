@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -67,7 +68,7 @@ def plot_boxes(boxes:dict, # name -> (x, y, colour) of its centre
                arrows:list, # (from, to) names
                title:str, # what it shows
                size=(8, 3.4) # inches
-              ): # a figure
+              ) -> object: # a figure
     "A drawing of boxes and arrows"
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=size, layout='constrained')
@@ -87,7 +88,7 @@ def plot_boxes(boxes:dict, # name -> (x, y, colour) of its centre
 
 # %% ../nbs/Proposed_System.ipynb #2dbc5fd4
 @contextmanager
-def patched_sklearn(): # a list with the extension's message; empty without the extension
+def patched_sklearn() -> Iterator: # a list with the extension's message; empty without the extension
     "`patch_sklearn()` for a block: classes imported from scikit-learn in it are Intel's"
     messages = []
     try:
@@ -139,7 +140,7 @@ def fit_reduction(X:np.ndarray, # (n_clips, n_features) training rows
 
 # %% ../nbs/Proposed_System.ipynb #3ad977d3
 def plot_variance(reduction:dict # of fit_reduction
-                 ): # a figure
+                 ) -> object: # a figure
     "Variance kept by number of components"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -183,7 +184,7 @@ def build_network(first:dict, # of fit_reduction: mean, variance, n_components; 
                   settings:dict, # see SETTINGS
                   temperature:float=1., # of the softmax
                   n_classes:int=16 # outputs
-                 ): # a keras.Model: (n, n_features) raw features to (n, n_classes) probabilities
+                 ) -> object: # a keras.Model: (n, n_features) raw features to (n, n_classes) probabilities
     "The article's system, untrained but for its scaler and PCA"
     keras, s, size = import_keras(), settings, settings['places'] * settings['channels']
     L = keras.layers
@@ -262,9 +263,12 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
                 model:str=MODEL, # the only one here; the shipped model is emotion_model's
                 seed:int=42, # of the validation rows, the weights and the order of the clips
                 desc:str='training', # of the progress bar
-                **settings # what differs from SETTINGS
+                **settings
                ) -> tuple: # the trained network; dict(model, labels, features, settings, first, history, temperature)
     """Train the article's system on the rows of `train` and no others.
+
+    Args:
+        settings: what differs from SETTINGS.
 
     Raises:
         ValueError: an unknown model or setting, or too few clips or labels.
@@ -290,9 +294,13 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
 def fit_predict(train:pd.DataFrame, # training rows
                 test:pd.DataFrame, # rows to predict
                 seed:int=42, # of train_model
-                **settings # what differs from SETTINGS
+                **settings
                ) -> tuple: # (n_clips, n_classes) probabilities, list of labels
-    "Train, then predict other rows, as `cross_validate` asks for"
+    """Train, then predict other rows, as `cross_validate` asks for.
+
+    Args:
+        settings: what differs from SETTINGS.
+    """
     network, trained = train_model(train, seed=seed, desc=f'seed {seed}', **settings)
     return keras_tools.predict_proba(network, test, COLUMNS), trained['labels']
 
@@ -327,9 +335,13 @@ CANDIDATES = { # what differs from SETTINGS
 def search_settings(train:pd.DataFrame, # training rows
                     candidates:dict=CANDIDATES, # name -> settings
                     seed:int=0, # of the division and the weights
-                    **settings # for all of them
+                    **settings
                    ) -> pd.DataFrame: # by candidate: accuracy, macro_f1, min_class_f1, seconds
-    "Score settings on validation rows inside the training rows"
+    """Score settings on validation rows inside the training rows.
+
+    Args:
+        settings: for all of them.
+    """
     inner, validation = split(train, .2, seed)
     rows = {}
     for name, own in candidates.items():

@@ -174,9 +174,8 @@ def _block(x, bias, weights, name):
 # %% ../nbs/library/Speech_Encoder.ipynb #51f69926
 def build_encoder(weights:dict, # from read_weights
                   n_blocks:int=N_BLOCKS # how many
-                 ): # a Keras model: log-mel (n_clips, n_frames, 80) and frames of each clip (n_clips,) in,
-                    # (n_clips, ceil(n_frames / 2), n_blocks * width) out
-    "The encoder's first blocks in Keras (2 or 3): the outputs of all of them, side by side"
+                 ) -> object: # a Keras model; its output is (n_clips, ceil(n_frames / 2), n_blocks * width)
+    "The first blocks (2 or 3), outputs side by side; inputs: log-mel (n_clips, n_frames, 80), n_frames (n_clips,)"
     import tensorflow as tf
     layers = tf.keras.layers
     positions = np.asarray(weights['encoder/position_encodings/encodings'], np.float32)
@@ -363,7 +362,7 @@ def _install(folder, named):
 OPENVINO_SETTINGS = dict( # of every model; pinned, all processes of one thread would share the first core
     INFERENCE_PRECISION_HINT='f32', PERFORMANCE_HINT='LATENCY', ENABLE_CPU_PINNING=False)
 
-def import_openvino(): # the module `openvino`
+def import_openvino() -> object: # the module `openvino`
     "Import OpenVINO without its converter, which takes longer than all the rest"
     with hidden_module('openvino.tools.ovc') as hidden: import openvino
     if hidden: openvino.__getattr__ = partial(_converter, openvino) # whoever converts finds it
@@ -402,7 +401,7 @@ def _load(folder, threads):
     _check_model(folder)
     return _compiled(folder, threads)
 
-def load_encoder(): # a compiled OpenVINO model
+def load_encoder() -> object: # a compiled OpenVINO model
     "The encoder, loaded once a process; with as many threads as OMP_NUM_THREADS says"
     threads = os.environ.get('OMP_NUM_THREADS', '')
     with _LOCK: return _load(encoder_dir(), int(threads) if threads.isdigit() else 0)

@@ -12,6 +12,7 @@ __all__ = ['SPEAKER_FOLDS', 'FEW_SPEAKERS', 'N_SPEAKER_FOLDS', 'NORMALISATIONS',
 
 # %% ../nbs/library/Splits.ipynb #31d6d722
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import permutations
 
@@ -86,7 +87,7 @@ def sentence_ids(rows:pd.DataFrame # clips
 # %% ../nbs/library/Splits.ipynb #6b602ef3
 def random_splits(rows:pd.DataFrame, # clips
                   seeds=range(5) # one split each
-                 ): # (seed, train, test)
+                 ) -> Iterator: # (seed, train, test)
     "Protocol random_80_20: stratified by label, clips of one speaker on both sides"
     for seed in seeds:
         yield (seed, *split(rows, .2, seed))
@@ -149,7 +150,7 @@ def _group_folds(groups, emotions, n_folds, seed):
 
 def speaker_folds(rows:pd.DataFrame, # clips
                   n_folds:int=N_SPEAKER_FOLDS, # of ten speakers or more
-                  seed:int=0
+                  seed:int=0 # of the folds
                  ) -> pd.Series: # the fold of each row: the speaker's name below ten speakers, else 1, 2, ...
     "Whole speakers in folds"
     ids = speaker_ids(rows)
@@ -163,8 +164,8 @@ def speaker_folds(rows:pd.DataFrame, # clips
 
 # %% ../nbs/library/Splits.ipynb #a51da15b
 def sentence_folds(rows:pd.DataFrame, # clips
-                   n_folds:int=2,
-                   seed:int=0
+                   n_folds:int=2, # how many
+                   seed:int=0 # of the folds
                   ) -> pd.Series: # the fold of each row, 1, 2, ...
     "Whole sentences in folds, each of which has every emotion"
     ids = sentence_ids(rows)
@@ -184,7 +185,7 @@ def unseen_speakers(rows:pd.DataFrame, # clips
                     corpora=None, # corpora to train on; None = all there are
                     disjoint_sentences:bool=True, # where they are known and the folds are not published ones
                     seed:int=0 # of the folds, where they are not published
-                   ): # (fold, train, test)
+                   ) -> Iterator: # (fold, train, test)
     """Protocol unseen_speakers: nothing of a test speaker in the training set.
 
     Tested are RAVDESS's speech where the table has it (published folds), else all clips.
@@ -214,9 +215,9 @@ def _disjoint(rows, seed):
 
 # %% ../nbs/library/Splits.ipynb #c079ad28
 def inner_folds(train:pd.DataFrame, # the training rows of one fold
-                n_folds:int=3,
-                seed:int=0
-               ): # (fold, inner training rows, validation rows)
+                n_folds:int=3, # how many
+                seed:int=0 # of the folds
+               ) -> Iterator: # (fold, inner training rows, validation rows)
     "Speaker-independent folds inside a training set, to choose settings on"
     ids = speaker_ids(train)
     if (ids == '').any() or ids.nunique() < 2:
@@ -242,16 +243,20 @@ def normalised_by_speaker(rows:pd.DataFrame # clips
     return normalised_by(rows, [rows.corpus, speaker_ids(rows)])
 
 def unseen_speakers_normalised(rows:pd.DataFrame, # clips
-                               **how # as for unseen_speakers
-                              ): # (fold, train, test)
-    "Protocol unseen_speakers_normalised: each speaker's own unlabelled clips give mean and deviation"
+                               **how
+                              ) -> Iterator: # (fold, train, test)
+    """Protocol unseen_speakers_normalised: each speaker's own unlabelled clips give mean and deviation.
+
+    Args:
+        how: as for unseen_speakers.
+    """
     yield from unseen_speakers(normalised_by_speaker(rows), **how)
 
 # %% ../nbs/library/Splits.ipynb #4bfddeda
 def unseen_sentences(rows:pd.DataFrame, # clips
                      n_folds:int=5, # of a table without RAVDESS
-                     seed:int=0
-                    ): # (sentence or fold, train, test)
+                     seed:int=0 # of the folds
+                    ) -> Iterator: # (sentence or fold, train, test)
     "Protocol unseen_sentences: nothing of a test sentence in the training set; the same speakers on both sides"
     ids = sentence_ids(rows)
     if (rows.corpus == 'ravdess_speech').any():
@@ -295,7 +300,7 @@ def leave_one_corpus_out(rows:pd.DataFrame, # clips of two corpora or more
                          train_on=None, # corpora that may be trained on, 'ravdess' for both of its parts; None = all
                          targets=None, # corpora to test on; None = all
                          scale=normalised_by # function of rows and groups that scales features within groups
-                        ): # (corpus, train, test)
+                        ) -> Iterator: # (corpus, train, test)
     """Protocol leave_one_corpus_out: trained on all corpora but one, tested on it; emotions that both sides have.
 
     Example:
@@ -315,7 +320,7 @@ def leave_one_corpus_out(rows:pd.DataFrame, # clips of two corpora or more
 # %% ../nbs/library/Splits.ipynb #c0a10002
 def across_corpora(rows:pd.DataFrame, # clips
                    other:pd.DataFrame=None # clips of a corpus that none of them belongs to
-                  ): # (name, train, test)
+                  ) -> Iterator: # (name, train, test)
     "Protocol cross_corpus: from each corpus to each other one; where given, from all to another table"
     families = corpus_families(rows)
     names = sorted(families.unique())

@@ -55,7 +55,7 @@ def _storage_errors():
 def open_study(name:str, # its name
                storage:str='', # an Optuna URL, for instance sqlite:///studies.db; '' = in memory
                seed:int=42 # of the draws in memory; processes that share a study draw each their own
-              ): # an optuna.Study; a ValueError where the storage cannot be opened
+              ) -> object: # an optuna.Study; a ValueError where the storage cannot be opened
     "Make a study, or go on with it"
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=None if storage else seed, multivariate=True, constant_liar=bool(storage))
@@ -99,7 +99,7 @@ def tune_classifier(name:str, # one of SPACES
                     start:dict=None, # parameters of the first trial
                     intelex:bool=True, # Intel's classes, where there are any
                     seed:int=42 # of folds, classifiers and draws
-                   ): # an optuna.Study with the trials done
+                   ) -> object: # an optuna.Study with the trials done
     "Search the parameters of one classifier"
     check_choice('classifier', name, SPACES)
     check_choice('features', features, COLUMNS)
@@ -132,9 +132,13 @@ def _importance_of(study # an optuna.Study
     return {p: round(float(v), 4) for p, v in found.items()}
 
 def summary_of(study, # an optuna.Study with a complete trial
-               **about # what else to keep
+               **about
               ) -> dict: # parameters, score, score_sd, trials, ...
-    "What the file of parameters holds of a study"
+    """What the file of parameters holds of a study.
+
+    Args:
+        about: what else to keep.
+    """
     done = _done(study)
     if not any(t.state.name == 'COMPLETE' for t in done):
         raise ValueError(f'{study.study_name}: no trial is complete; give it more trials or minutes')
@@ -155,7 +159,7 @@ def _plot_study(ax, name, study):
     ax.set_title(f"{name}: {study['score']:.3f}", fontsize=10)
 
 def plot_history(studies:dict # classifier -> study, see read_parameters
-                ): # a figure
+                ) -> object: # a figure
     "Scores of the trials in their order, and the best so far"
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -177,7 +181,7 @@ def plot_history(studies:dict # classifier -> study, see read_parameters
 
 # %% ../nbs/library/Tuning.ipynb #cdf871ed
 def plot_importance(studies:dict # classifier -> study, see read_parameters
-                   ): # a figure
+                   ) -> object: # a figure
     "Importance of the parameters in each study"
     import matplotlib.pyplot as plt
     import seaborn as sns

@@ -1,5 +1,7 @@
 "The house stays in order: one concept a module, imports one way, no private name across modules, small files in git"
 import ast
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -117,3 +119,27 @@ def test_an_exported_cell_holds_one_idea(path):
     def code_of(source): return [l for l in source.splitlines() if l.strip() and not l.startswith('#|')]
     long = [f'{len(cell)} lines: {cell[0]}' for cell in map(code_of, exported) if len(cell) > MAX_CELL_LINES]
     assert len(long) <= LONG_CELLS.get(path.stem, 0), long
+
+
+def functions():
+    "(module.name, function) of every exported function; a command of click has its help instead"
+    for stem in ORDER:
+        module = importlib.import_module(f'ser_nb.{stem}')
+        for name in module.__all__:
+            function = inspect.unwrap(getattr(module, name)) if callable(getattr(module, name)) else None
+            if inspect.isfunction(function): yield f'{stem}.{name}', function
+
+
+def test_what_a_function_takes_and_returns_is_on_its_page_so_that_nobody_has_to_read_the_source():
+    from fastcore.docments import docments as comments_of  # codespell:ignore docments
+    lost = [f'{path.name}:{number} {line.strip()}' for path in MODULES
+            for number, line in enumerate(path.read_text().splitlines(), 1)
+            if re.match(r' *(def \w+\((self)?)?\): *#', line)]
+    assert not lost, 'no page shows the comment of a return without `->`'
+    starred = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    bare = []
+    for name, function in functions():
+        comments = comments_of(function)
+        bare += [f'{name}: {parameter.name}' for parameter in inspect.signature(function).parameters.values()
+                 if parameter.kind not in starred and parameter.name != 'self' and not comments[parameter.name]]
+    assert not bare, 'parameters without a comment'
