@@ -324,7 +324,7 @@ def report(runs, out):
 # %% ../nbs/library/Command_Line.ipynb #b0e2be19
 @main.command(hidden=True)
 @click.argument('runs', nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option('--rest', is_flag=True, help='Run the notebooks that are no jobs, and store their outputs too.')
+@click.option('--rest', is_flag=True, help='Run all notebooks up to their parameters, and store their outputs too.')
 def pages(runs, rest):
     "Store outputs and results of runs in nbs/ (for maintainers)."
     try:

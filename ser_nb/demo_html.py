@@ -101,7 +101,8 @@ def _rect(part, emotion):
 def clock(seconds:float # from the start
          ) -> str: # 1:02.3
     "Minutes and seconds"
-    return f'{int(seconds) // 60}:{seconds % 60:04.1f}'
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f'{minutes:.0f}:{rest:04.1f}'
 
 def _strips(parts, start, end):
     records, rows = parts.to_dict('records'), []

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -352,14 +353,16 @@ def _fit_to_store(output):
 
 def store_outputs(executed:str|Path, # a notebook that papermill ran
                   source:str|Path): # the notebook it was made from
-    """Copy the outputs of an executed notebook into its source.
+    """Copy the outputs of an executed notebook, or of one that was run up to `parameters`, into its source.
 
     Raises:
         ValueError: the source has changed since.
     """
     ran, page = read_json(executed), read_json(source)
     cells = [c for c in ran['cells'] if not _tagged(c, 'injected-parameters')]
-    if [c['source'] for c in cells] != [c['source'] for c in page['cells']]:
+    rest = page['cells'][len(cells):]
+    same = [c['source'] for c in cells] == [c['source'] for c in page['cells'][:len(cells)]]
+    if not same or (rest and not _tagged(rest[0], 'parameters')):
         raise ValueError(f'{source} has changed since {executed} was run: run it again')
     for cell, new in zip(page['cells'], cells):
         if cell['cell_type'] != 'code' or new['metadata'].get('ser_nb', {}).get('skipped'): continue
@@ -405,15 +408,19 @@ def store_run(run:Path # a run folder
         with replacing(nbs/target) as part: shutil.copyfile(run/name, part)
     return stored
 
-def store_rest():
-    "Run the notebooks that are no jobs and store their outputs; yields their names"
+# %% ../nbs/library/Pipeline.ipynb #c2e8f7a0
+def store_rest() -> Iterator: # names of the notebooks, as they are done
+    "Run every notebook up to its `parameters`, one without them to its end, and store the outputs"
     from papermill import execute_notebook
-    nbs, jobs = notebooks_dir(), {f"{j['notebook']}.ipynb" for j in JOBS.values()}
+    nbs = notebooks_dir()
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted(nbs.rglob('[!.]*.ipynb')):
-            if source.name in jobs or source.parent.name.startswith('.'): continue
-            execute_notebook(source, Path(folder)/source.name, cwd=source.parent, **_KERNEL)
-            store_outputs(Path(folder)/source.name, source)
+            if source.parent.name.startswith('.'): continue
+            notebook, executed = read_json(source), Path(folder)/source.name
+            job = [i for i, cell in enumerate(notebook['cells']) if _tagged(cell, 'parameters')]
+            write_json(notebook | dict(cells=notebook['cells'][:min(job, default=None)]), executed)
+            execute_notebook(executed, executed, cwd=source.parent, **_KERNEL)
+            store_outputs(executed, source)
             yield source.name
 
 # %% ../nbs/library/Pipeline.ipynb #9297174b
