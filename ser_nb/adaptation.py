@@ -22,8 +22,8 @@ if TYPE_CHECKING: # reference_statistics and adapt_groups alone take a table
 
 # %% auto #0
 __all__ = ['K', 'statistics_of', 'reference_statistics', 'reference_as_text', 'reference_of', 'shrunk', 'adapt', 'adapt_groups',
-           'adapted_model', 'self_adapted_model', 'speakers_folder', 'speaker_file', 'enrolled', 'save_speaker',
-           'load_speaker']
+           'required_reference', 'adapted_model', 'self_adapted_model', 'speakers_folder', 'speaker_file', 'enrolled',
+           'save_speaker', 'load_speaker']
 
 # %% ../nbs/library/Adaptation.ipynb #ab10d06a
 def _levelled(X, columns):
@@ -116,7 +116,8 @@ def adapt_groups(table:pd.DataFrame, # features of clips
     return table.assign(**dict(zip(columns, adapted.T)))
 
 # %% ../nbs/library/Adaptation.ipynb #ada0a001
-def _required_reference(model):
+def required_reference(model # an EmotionModel
+                      ) -> dict: # of reference_of
     "The reference of a model, or a `ValueError`"
     reference = reference_of(model.about)
     if reference is None:
@@ -129,7 +130,7 @@ def adapted_model(model, # an EmotionModel
                   k:float=K # clips that the reference counts for
                  ) -> object: # an EmotionModel
     "A copy of a model that adapts features first; a `ValueError` where the model holds no reference"
-    reference = _required_reference(model)
+    reference = required_reference(model)
     def predict_features(X, limits=None):
         return model.predict_features(adapt(X, model.columns, statistics, reference, k) if len(X) else X, limits)
     adapted = copy(model)
@@ -144,7 +145,7 @@ def self_adapted_model(model, # an EmotionModel
 
     For a recording of one voice; a single window stays as it is. A `ValueError` where the model holds no reference.
     """
-    reference = _required_reference(model)
+    reference = required_reference(model)
     def adapt_windows(X):
         if len(X) < 2:
             return X

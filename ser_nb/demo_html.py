@@ -67,7 +67,8 @@ def _bars(row):
     rejected, most = row['reason'] in REJECTED, 'best' if row['answer'] else 'likely'
     kinds = {row['emotion']: '' if rejected else most}
     bars = [_bar(e, row[e], kinds.get(e, '')) for e in emotion_columns(row) if row[e] == row[e]]
-    return f'<div{" class=guess" * rejected}>{"".join(bars)}</div>'
+    kind = ' class=guess' if rejected else ''
+    return f'<div{kind}>{"".join(bars)}</div>'
 
 # %% ../nbs/library/Demo_Html.ipynb #d0e00030
 _WHY = {'out of domain': 'The sound is unlike the clips that the model was trained on, so it does not answer. '

@@ -7,6 +7,8 @@ __all__ = ['LADDER', 'tested_corpus', 'with_copies', 'ladder_steps', 'ladder', '
            'more_protocols', 'more_table', 'ladder_scores']
 
 # %% ../nbs/Ladder.ipynb #fe3788d4
+from functools import partial
+
 import pandas as pd
 
 from . import emotion_model, proposed_system
@@ -64,13 +66,14 @@ def ladder_steps(rows:pd.DataFrame, # features of all clips
                 ) -> tuple: # step -> list of (fold, train, test), step -> why it is left out
     "The folds of each step, all tested on one corpus"
     corpus = tested_corpus(rows)
-    made = (lambda: _copies_first(rows, seed), lambda: _random(rows, seed), lambda: unseen_sentences(rows),
-            lambda: unseen_speakers(rows), lambda: _to_tested(rows, corpus))
+    protocols = dict(zip(LADDER, (
+        partial(_copies_first, rows, seed), partial(_random, rows, seed), partial(unseen_sentences, rows),
+        partial(unseen_speakers, rows), partial(_to_tested, rows, corpus))))
     steps, left_out = {}, {}
-    for step, make in zip(LADDER, made):
+    for step, folds_of in protocols.items():
         try:
             parts = []
-            for fold, train, test in make():
+            for fold, train, test in folds_of():
                 parts.append((fold, train, test[test.corpus == corpus].reset_index(drop=True)))
             steps[step] = [part for part in parts if len(part[2])]
         except ValueError as e:

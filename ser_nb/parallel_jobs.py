@@ -82,7 +82,7 @@ def _run_all(steps, pool, say, run, merge):
                 say(f'{job}: done in {_result(job, future):.0f} s')
             except JobFailed:
                 others = [f for f in running if not f.cancel()]
-                say(f'{job}: failed' + '; what runs beside it comes to its end' * bool(others))
+                say(f'{job}: failed' + ('; what runs beside it comes to its end' if others else ''))
                 raise
             ended.add(job)
             merge(ended)

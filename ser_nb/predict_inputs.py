@@ -113,12 +113,11 @@ def adapted_to(model, # an EmotionModel
     "A model that adapts to a speaker or a corpus; as it is where neither is given"
     if not speaker and not corpus:
         return model
-    from ser_nb.adaptation import adapted_model, load_speaker, reference_of, self_adapted_model
+    from ser_nb.adaptation import adapted_model, load_speaker, required_reference, self_adapted_model
     try:
         if corpus == 'self':
             return self_adapted_model(model)
-        if reference_of(model.about) is None:
-            adapted_model(model, {}) # says why not, before any sound is read
+        required_reference(model) # before any sound is read
         if speaker:
             return adapted_model(model, load_speaker(speaker, model.columns))
         return adapted_model(model, source_statistics(model, list(sound_sources([corpus]))))

@@ -240,13 +240,13 @@ _FIRST_VERSION = dict(type='object', required=_NEEDED,
 def score_records(scores # {protocol: {model: scores}}, or records
                  ) -> list: # records: protocol, part, model, then the scores
     "Scores as records of version 2"
-    rows = []
-    for protocol, models in scores.items() if isinstance(scores, dict) else ():
-        name, _, part = protocol.partition(': ')
-        rows += [dict(protocol=name, part=part, model=model, **s) for model, s in models.items()]
-    if not isinstance(scores, dict): rows = [dict(s) for s in scores]
+    if isinstance(scores, dict):
+        named = [(*protocol.partition(': '), models) for protocol, models in scores.items()]
+        rows = [dict(protocol=name, part=part, model=model, **s)
+                for name, _, part, models in named for model, s in models.items()]
+    else:
+        rows = [dict(part='') | s for s in scores]
     for row in rows:
-        row.setdefault('part', '')
         if any(k.endswith('_ci') for k in row): row.setdefault('ci', .95)
     first = ('protocol', 'part', 'model')
     return [{k: row[k] for k in first if k in row} | row for row in rows]

