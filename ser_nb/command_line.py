@@ -48,7 +48,7 @@ _NEXT = """ser_nb: speech emotion recognition as a suite of notebooks.
   ser-nb listen            live: the microphone, or raw samples on standard input
   ser-nb demo              the same as a page in the browser, for microphone and files
   ser-nb run               train and evaluate on the features that come with the package
-  ser-nb run JOB --help    what a job can be told: {jobs}
+  ser-nb run JOB --help    the parameters of a job: {jobs}
   ser-nb report RUN...     runs as pages
   ser-nb --help            every command"""
 

@@ -186,25 +186,26 @@ def enrol_voice(model:EmotionModel, # see EmotionModel.load
             _, starts, ends, X, _ = windowed_features(path, model.columns)
         seconds = ends[-1] - starts[0] if ends else 0.
         if seconds < _LEAST_VOICE_S:
-            raise ValueError(f'{seconds:.0f} s of speech are too few to know a voice: {_LEAST_VOICE_S:.0f} s at least, '
-                             'a minute is better')
+            raise ValueError(f'{seconds:.0f} s of speech are too few to enrol a voice: '
+                             f'{_LEAST_VOICE_S:.0f} s at least, a minute is better')
     except (ValueError, OSError) as e:
         return error_html(str(e))
     voices.keep(session, statistics_of(X, model.columns, seconds))
-    return html_part(f'<p>Your voice is known by {seconds:.0f} s of speech. Recordings, files and the live microphone '
-                     'are now compared with it.</p>')
+    return html_part(f'<p>Your voice is enrolled with {seconds:.0f} s of speech. Recordings, files and the live '
+                     'microphone are now compared with it.</p>')
 
 # %% ../nbs/library/Demo.ipynb #d0e00050
 _NOTE = '''# What does this voice express?
-The model knows emotions that *actors* expressed. It is often wrong with speakers it was not trained on, and it is not
-meant to judge anyone. Nothing is kept: what you record or choose is deleted before its prediction is shown.'''
+The model was trained on emotions that *actors* expressed. It is often wrong with speakers it was not trained on,
+and it is not meant to judge anyone. Nothing is kept: what you record or choose is deleted before its prediction is
+shown.'''
 _VOICE_NOTE = f'''People differ more than emotions do. Speak for about a minute (at least {_LEAST_VOICE_S:.0f} s) as you
 ordinarily do, and predictions for your voice get better. The recording is deleted; means and deviations of its features
 stay in memory until you load this page anew.'''
 
 def about_html(about:dict # model.json
               ) -> str: # HTML
-    "Which model answers, what it was trained on, and what its confidence means"
+    "Which model predicts, what it was trained on, and what its confidence means"
     trained, n, what = about.get('trained_on') or {}, len(about['labels']), describe_model(about)
     data = f"{trained['clips']:,} clips" if trained.get('clips') else 'clips'
     corpora = html.escape(', '.join(trained.get('corpora') or ['(not named)']))
@@ -276,11 +277,11 @@ def _voice_tab(gr, model, uploads, voices):
         return path and enrol_voice(model, path, uploads, voices, request.session_hash), None
     def forget(request: gr.Request):
         voices.keep(request.session_hash, None)
-        return html_part('<p>Your voice is forgotten.</p>')
+        return html_part('<p>Your voice is deleted.</p>')
     gr.Markdown(_VOICE_NOTE)
     spoken = gr.Audio(sources=['microphone'], type='filepath', label='Speak', elem_id='voice')
     prediction = gr.HTML(elem_id='voice_answer')
-    button = gr.Button('Forget my voice', size='sm')
+    button = gr.Button('Delete my voice', size='sm')
     spoken.stop_recording(enrolled, spoken, [prediction, spoken], show_progress='minimal', api_visibility='private')
     button.click(forget, None, prediction, show_progress='hidden', api_visibility='private')
 
@@ -327,7 +328,7 @@ def demo_page(model:EmotionModel, # see EmotionModel.load
         if reference_of(model.about):
             with gr.Tab('Your voice'):
                 _voice_tab(gr, model, uploads, voices)
-        with gr.Accordion('Which model answers, and what its confidence means', open=False):
+        with gr.Accordion('Which model predicts, and what its confidence means', open=False):
             gr.HTML(about_html(model.about), elem_id='about')
     return page.queue(max_size=_MAX_WAITING, default_concurrency_limit=2)
 

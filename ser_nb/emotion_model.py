@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'LOUDNESS', 'columns_of', 'best_model', 'per_decibel', 'at_one_level', 'normalise_speakers',
-           'speaker_weights', 'fit_discriminant', 'capped', 'fit_projection', 'fit_kernel', 'build_network',
-           'train_model', 'fit_predict', 'abstention']
+           'speaker_weights', 'fit_discriminant', 'cap_clips_per_speaker', 'fit_projection', 'fit_kernel',
+           'build_network', 'train_model', 'fit_predict', 'abstention']
 
 # %% ../nbs/Emotion_Model.ipynb #51bb3ac4
 import re
@@ -108,10 +108,10 @@ def fit_discriminant(Z:np.ndarray, # (n_clips, n_columns) scaled features
     return coefficients, -centre @ coefficients - .5 * np.einsum('kd,dk->k', away, coefficients)
 
 # %% ../nbs/Emotion_Model.ipynb #c1708650
-def capped(train:pd.DataFrame, # training rows
-           n:int, # clips that a label of a speaker may have
-           seed:int=0 # of the draw
-          ) -> np.ndarray: # positions of the kept rows, in order
+def cap_clips_per_speaker(train:pd.DataFrame, # training rows
+                          n:int, # clips that a label of a speaker may have
+                          seed:int=0 # of the draw
+                         ) -> np.ndarray: # positions of the kept rows, in order
     "A subset in which no known speaker has more than so many clips of a label"
     order = np.random.default_rng(seed).permutation(len(train))
     drawn = train[['label']].assign(speaker=speaker_ids(train)).iloc[order]
@@ -227,7 +227,7 @@ def _fit(train, X, labels, model, s):
     linear = np.array([c in _LINEAR[model] for c in columns])
     A = np.zeros((len(columns), len(emotions)))
     A[linear], b = fit_discriminant(Z[:, linear] * s['limit'], y, speaker_weights(train), s['shrinkage'])
-    rows = capped(train, s['clips_per_class'])
+    rows = cap_clips_per_speaker(train, s['clips_per_class'])
     weigh = np.where([c in FUNCTIONALS for c in columns], s['functionals'], 1.)
     projection, offset = fit_projection(Z[rows] * np.float32(weigh), s['n_components'], s['whitening'], s['width'])
     projection = _half(projection * weigh[:, None])

@@ -17,7 +17,7 @@ import click
 from .files import replacing
 from .pipeline import printable
 from .predict_inputs import (adapted_to, check_adaptation, chosen_model, chosen_windowing, sound_sources,
-                                   source_statistics, tell_model)
+                                   source_statistics, print_model)
 from .prediction_lines import as_line, csv_lines
 
 # %% ../nbs/library/Predict_Commands.ipynb #9ae026bd
@@ -154,7 +154,7 @@ def _check_sounds(sounds, own_model, form, kind, timeline):
 @click.option('--out', default='', metavar='FILE', help='Write one table: .parquet, .csv or .jsonl; for many files.')
 @click.option('--resume', is_flag=True, help='With --out: go on where a call was stopped.')
 @click.option('--dask', default='', metavar='ADDRESS', help='With --out: work on a Dask cluster, tcp://host:8786.')
-@click.option('-v', '--verbose', is_flag=True, help='Tell which model predicts, also in a pipe.')
+@click.option('-v', '--verbose', is_flag=True, help='Print which model predicts, also in a pipe.')
 def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, plot, speaker, corpus, turns, out,
             resume, dask, verbose):
     """Emotion, gender and confidence of sound: files, folders, or - for standard input.
@@ -170,7 +170,7 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, 
     check_adaptation(speaker, corpus)
     model = adapted_to(chosen_model(folder, name), speaker, corpus)
     if verbose or (not form and sys.stdout.isatty()):
-        tell_model(model, folder or name)
+        print_model(model, folder or name)
     try:
         if turns:
             return _show_turns(model, sounds[0], turns, form)
@@ -315,7 +315,7 @@ def demo(folder, name, host, names, port, max_mb):
     "A page in the browser, for a microphone and files; nothing is kept."
     from ser_nb.demo import serve_demo
     model = chosen_model(folder, name)
-    tell_model(model, folder or name)
+    print_model(model, folder or name)
     try:
         serve_demo(model, host, port, max_mb, names)
     except (ImportError, OSError) as e:
@@ -370,7 +370,8 @@ def print_stream(model, # see EmotionModel.load
 @_window
 @_hop
 @click.option('--overrun', default='auto', show_default=True, type=click.Choice(('auto', 'skip', 'wait')),
-              help='Where prediction is slower than the sound: skip to now and tell, or let the writer wait.')
+              help='Where prediction is slower than the sound: skip to the current sound and report it, or let '
+                   'the writer wait.')
 @click.option('--run', 'folder', default='', metavar='DIR', help=_RUN_HELP)
 @click.option('--model', 'name', type=_models, help=_MODEL_HELP)
 @click.option('--json', 'as_json', is_flag=True, help='One object a line.')
@@ -390,7 +391,7 @@ def listen(source, encoding, rate, channels, device, window, hop, overrun, folde
         warm_up(model, cut)
         rate, blocks = _live_blocks(device, encoding, rate, channels)
         if sys.stderr.isatty():
-            tell_model(model, folder or name)
+            print_model(model, folder or name)
         print_stream(model, buffered(blocks, rate, overrun=overrun), rate, cut, form)
     except KeyboardInterrupt:
         pass

@@ -532,18 +532,18 @@ def test_a_live_microphone_gets_a_timeline_and_leaves_nothing_behind(page):
     page.get_by_role('tab', name='A recording').click()
 
 
-def test_a_voice_is_enrolled_by_microphone_compared_with_and_forgotten(page, one_of_each):
+def test_a_voice_is_enrolled_by_microphone_compared_with_and_deleted(page, one_of_each):
     page.set_viewport_size(dict(width=1280, height=900))
     page.get_by_role('tab', name='Your voice').click()
     record(page.locator('#voice'))
     page.wait_for_timeout(14000)
     page.locator('#voice').get_by_role('button', name='Stop').first.click()
-    page.get_by_text('Your voice is known by').wait_for(timeout=60000)
+    page.get_by_text('Your voice is enrolled with').wait_for(timeout=60000)
     page.get_by_role('tab', name='A recording').click()
     assert 'compared with your voice' in choose(page, one_of_each[2])
     page.get_by_role('tab', name='Your voice').click()
-    page.get_by_role('button', name='Forget my voice').click()
-    page.get_by_text('Your voice is forgotten').wait_for(timeout=20000)
+    page.get_by_role('button', name='Delete my voice').click()
+    page.get_by_text('Your voice is deleted').wait_for(timeout=20000)
     page.get_by_role('tab', name='A recording').click()
     assert 'compared with your voice' not in choose(page, one_of_each[3])
 
