@@ -130,3 +130,18 @@ def test_two_speakers_of_one_name_in_two_corpora_are_two_speakers(tmp_path):
     v.details(v.measure('unseen_speakers', splits.unseen_speakers(rows)))
     groups = pd.DataFrame(v.scores['unseen_speakers']['1nn']['groups'])
     assert (groups.group == 'speaker').sum() == names.nunique()
+
+
+def test_two_tables_joined_without_a_new_index_keep_sentences_apart():
+    rows = corpus()
+    joined = pd.concat([rows[:54].reset_index(drop=True), rows[54:].reset_index(drop=True)])
+    parts = list(splits.unseen_speakers(joined))
+    assert len(parts) == 12 and not any(set(train.statement) & set(test.statement) for _, train, test in parts)
+
+
+def test_numbers_and_flags_that_describe_a_clip_are_no_features_and_numbered_sentences_stay_apart():
+    rows = corpus().assign(repetition=1, intensity=2, acted=True)
+    rows['statement'] = rows.statement.str[1:].astype(int)
+    assert splits.feature_columns(rows) == [f'x{i}' for i in range(5)]
+    parts = list(splits.unseen_speakers_normalised(rows))
+    assert len(parts) == 12 and not any(set(train.statement) & set(test.statement) for _, train, test in parts)
