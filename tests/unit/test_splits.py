@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_nb import splits
+from ser_nb import metrics, splits
 
 pytestmark = pytest.mark.unit
 
@@ -83,8 +83,9 @@ def test_a_stopped_run_does_not_train_finished_folds_again(tmp_path):
         calls.append(fold)
         if len(calls) == 3: raise KeyboardInterrupt
         return np.full((len(test), 3), 1 / 3), ['angry', 'happy', 'sad']
-    with pytest.raises(KeyboardInterrupt): splits.cross_validate(fit_predict, parts, checkpoint=tmp_path)
-    splits.cross_validate(fit_predict, parts, checkpoint=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        splits.cross_validate(fit_predict, parts, checkpoint=tmp_path, key='even')
+    splits.cross_validate(fit_predict, parts, checkpoint=tmp_path, key='even')
     assert len(calls) == len(parts) + 1
 
 
@@ -96,7 +97,7 @@ def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_
         return np.full((len(test), 3), 1 / 3), ['angry', 'happy', 'sad']
     def trainings(rows):
         calls.clear()
-        splits.cross_validate(fit_predict, splits.unseen_speakers(rows), checkpoint=tmp_path)
+        splits.cross_validate(fit_predict, splits.unseen_speakers(rows), checkpoint=tmp_path, key='even')
         return len(calls)
     every = trainings(rows)
     assert every > 1 and trainings(rows.copy()) == 0
@@ -130,6 +131,42 @@ def test_two_speakers_of_one_name_in_two_corpora_are_two_speakers(tmp_path):
     v.details(v.measure('unseen_speakers', splits.unseen_speakers(rows)))
     groups = pd.DataFrame(v.scores['unseen_speakers']['1nn']['groups'])
     assert (groups.group == 'speaker').sum() == names.nunique()
+
+
+def nearest(train, test, fold): return splits.nearest_neighbour(train, test)
+
+
+@pytest.mark.parametrize('code', [
+    dict(angry=0, happy=1, sad=2), dict(angry=0., happy=1., sad=2.), dict(angry=True, happy=False, sad=True)])
+def test_classes_that_are_numbers_have_the_calibration_and_the_coverage_of_the_same_classes_in_words(code):
+    rows, words = corpus(), {value: f'class {value}' for value in code.values()}
+    coded = rows.assign(**dict.fromkeys(('emotion', 'label'), rows.emotion.map(code)))
+    worded = coded.assign(**dict.fromkeys(('emotion', 'label'), coded.emotion.map(words)))
+    found, wanted = (splits.cross_validate(nearest, splits.unseen_speakers(t)) for t in (coded, worded))
+    assert metrics.protocol_scores(found) == metrics.protocol_scores(wanted)
+    assert metrics.cross_fitted_abstention(found).equals(metrics.cross_fitted_abstention(wanted))
+    assert metrics.scores_by_group(coded, rows.emotion.map(code)).accuracy.eq(1).all()
+
+
+@pytest.mark.parametrize('given, reason', [
+    (lambda n: ['sad'] * (n - 1), '17 predictions for 18 test rows'),
+    (lambda n: (np.full((n, 2), np.nan), ['sad', 'angry']), 'no probabilities for 18 of 18 test rows'),
+    (lambda n: ['sad'] * (n - 1) + [None], 'no probabilities for 1 of 18 test rows, the first is test row 18'),
+    (lambda n: None, '0 predictions for 18 test rows')])
+def test_what_is_no_prediction_of_each_test_row_is_refused_and_not_scored_as_zeros(given, reason):
+    parts = splits.unseen_speakers(corpus(known=False))
+    with pytest.raises(ValueError, match=f'^fold s0: .*{reason}'):
+        splits.cross_validate(lambda train, test, fold: given(len(test)), parts)
+
+
+def test_a_column_of_the_clips_is_not_taken_for_the_probability_of_a_label():
+    parts = splits.unseen_speakers(corpus().assign(p_code='0.9'))
+    with pytest.raises(ValueError, match="column 'p_code'"): splits.cross_validate(nearest, parts)
+
+
+def test_a_second_model_does_not_get_the_predictions_that_a_first_one_left_in_the_folder(tmp_path):
+    with pytest.raises(ValueError, match='key: a checkpoint needs'):
+        splits.cross_validate(nearest, splits.unseen_speakers(corpus()), checkpoint=tmp_path)
 
 
 def test_two_tables_joined_without_a_new_index_keep_sentences_apart():
