@@ -15,10 +15,11 @@ if TYPE_CHECKING: # the functions that make tables import it
     import pandas as pd
 
 # %% auto #0
-__all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'TESS_WORDS', 'TESS_SPEAKERS', 'TESS_EMOTIONS', 'CLIP_COLUMNS',
-           'NUMBER_COLUMNS', 'NEEDED_COLUMNS', 'label_of', 'split_label', 'order_labels', 'parse_ravdess', 'parse_tess',
-           'parse_name', 'dataset_name', 'published_name', 'emotion_mapping', 'find_files', 'complete_clips',
-           'write_clips', 'read_table', 'corpus_name', 'read_clips', 'with_target']
+__all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'PREDICTION_COLUMNS', 'MAX_LABEL', 'TESS_WORDS', 'TESS_SPEAKERS',
+           'TESS_EMOTIONS', 'CLIP_COLUMNS', 'NUMBER_COLUMNS', 'NEEDED_COLUMNS', 'label_of', 'split_label',
+           'order_labels', 'parse_ravdess', 'parse_tess', 'parse_name', 'dataset_name', 'published_name',
+           'emotion_mapping', 'find_files', 'complete_clips', 'write_clips', 'read_table', 'corpus_name', 'read_clips',
+           'with_target']
 
 # %% ../nbs/library/Corpora.ipynb #98cd3c7c
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
@@ -45,6 +46,10 @@ def split_label(label:str # a label of any corpus
     return (gender, emotion) if gender in GENDERS and emotion else ('', label)
 
 # %% ../nbs/library/Corpora.ipynb #cbf9c9b2
+PREDICTION_COLUMNS = ('start_s', 'end_s', 'answer', 'emotion', 'confidence', 'gender', 'gender_confidence',
+                      'reason', 'distance') # of a table of predictions, which has a column each emotion besides
+MAX_LABEL = 100 # characters of a label that a model can have
+
 def order_labels(names # emotions or labels, any words, in any order and number
                 ) -> list: # each once, in the order of the article, then of the alphabet
     "Bring emotions or labels into the order of all tables and models"

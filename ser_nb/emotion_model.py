@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from .corpora import order_labels, split_label
 from .functionals import FUNCTIONALS
-from .keras_tools import import_keras, one_hot, start_training, validation_parts, values_of
+from .keras_tools import (import_keras, one_hot, start_training, training_labels, validation_parts,
+                               values_of)
 from .metrics import emotion_proba, fit_temperature, risk_coverage
 from .spectral import N_MELS
 from .speech_encoder import ENCODER_FEATURES
@@ -293,7 +294,7 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
     """Fit a model on any label set, on the rows of `train` alone; `settings` replace those of MODELS[model].
 
     Raises:
-        ValueError: an unknown model or setting, a feature that is missing, or fewer than two labels.
+        ValueError: an unknown model or setting, a missing feature, too few labels, or a label that no model can have.
 
     Example:
         network, trained = train_model(train)
@@ -303,7 +304,7 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
     columns_of(model)
     if unknown := set(settings) - set(MODELS[model]):
         raise ValueError(f'{sorted(unknown)[0]!r} is no setting of {model} ({", ".join(MODELS[model])})')
-    s, labels = MODELS[model] | settings, order_labels(train.label)
+    s, (train, labels) = MODELS[model] | settings, training_labels(train)
     if len(train) < 4 or len(labels) < 2:
         raise ValueError(f'{len(train)} clips with {len(labels)} labels are too few to train on')
     start_training(seed)

@@ -7,6 +7,7 @@ __all__ = ['EXPLANATIONS', 'explain', 'finding_lines', 'parent_clip', 'audit', '
            'audit_file']
 
 # %% ../nbs/library/Leakage.ipynb #e3a76e6c
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from .corpus_formats import read_emobox
 from .feature_store import cache_dir, file_sha256, read_features
 from .feature_extraction import extract
 from .functionals import FEATURES, FUNCTIONALS, META_COLUMNS
-from .files import fingerprint, read_json
+from .files import fingerprint
+from .run_folder import read_metrics
 from .shortcuts import audit_shortcuts
-from .splits import all_rows, clip_identity, sentence_ids, speaker_ids
+from .splits import all_rows, clip_identity, corpus_families, sentence_ids, speaker_ids
 
 # %% ../nbs/library/Leakage.ipynb #455ef487
 EXPLANATIONS = dict(
@@ -76,6 +78,11 @@ EXPLANATIONS |= dict(
     level_gives_emotion=(
         'The emotion can be told from the level alone, far better than by chance.',
         'Check how the clips were levelled; normalise the level.'),
+    speaker_not_compared=('The speakers of some clips are unknown: whether both sets share them was not checked.',
+        'Fill in the column speaker.'),
+    shortcuts_not_checked=(
+        'This takes two known speakers and two emotions or more: the corpus was not checked for shortcuts.',
+        'Fill in the column speaker, or add clips.'),
     not_rechecked=(
         'These findings were recorded by the run; this time they were not checked again.',
         'Give the folder with the feature files, or a clip table.'),
@@ -113,11 +120,26 @@ def parent_clip(file:str # a file's name
     stem = re.sub(r'\.(wav|flac|mp3|ogg|opus|aiff?)$', '', str(file), flags=re.I)
     return clip_identity(_COPY.sub('', stem))[0]
 
-def _clip_keys(rows, identity):
-    "What tells clips apart: corpus, name, and the start of a segment"
+def _folders(*tables):
+    "The folder of each clip in corpora where a name is in several folders, '' elsewhere: a list each table"
+    if not all('path' in t for t in tables):
+        return [[''] * len(t) for t in tables]
+    n_paths = pd.concat([t[['corpus', 'file', 'path']] for t in tables]).groupby(['corpus', 'file']).path.nunique()
+    several = set(n_paths[n_paths > 1].index.get_level_values('corpus'))
+    return [[os.path.dirname(p) if c in several else '' for c, p in zip(t.corpus, t.path)] for t in tables]
+
+def _clip_keys(rows, folders, identity):
+    "What tells clips apart: corpus, name, the start of a segment, and the folder where names do not suffice"
     start = ['' if pd.isna(s) else str(s) for s in rows.start_s] if 'start_s' in rows else [''] * len(rows)
     names = [identity(str(f)) for f in rows.file]
-    return [(known or corpus, name, at) for (known, name), corpus, at in zip(names, rows.corpus, start)]
+    return [(known, name, at) if known else (corpus, folder, name, at)
+            for (known, name), corpus, folder, at in zip(names, rows.corpus, folders, start)]
+
+def _in_training(train, test, identity):
+    "Whether a training row has the key of each test row"
+    known, own = (_clip_keys(t, f, identity) for t, f in zip((train, test), _folders(train, test)))
+    known = set(known)
+    return np.array([key in known for key in own], bool)
 
 def _name_of(file): return clip_identity(file)[0]
 
@@ -169,9 +191,7 @@ def audit(train:pd.DataFrame, # training rows: features or clips
     Example:
         for line in finding_lines(audit(train, test)): print(line)
     """
-    known, parents = set(_clip_keys(train, _name_of)), set(_clip_keys(train, parent_clip))
-    same = np.array([key in known for key in _clip_keys(test, _name_of)], bool)
-    sibling = np.array([key in parents for key in _clip_keys(test, parent_clip)], bool)
+    same, sibling = (_in_training(train, test, identity) for identity in (_name_of, parent_clip))
     masks = dict(same_clip=('error', same), augmented_sibling=('error', sibling & ~same))
     if set(FEATURES) <= set(train) & set(test):
         masks |= _feature_masks(train, test)
@@ -179,6 +199,8 @@ def audit(train:pd.DataFrame, # training rows: features or clips
     masks['training_row_not_of_its_name'] = 'error', np.full(len(test), _contradictions(train).any())
     for kind, ids in (('shared_speaker', speaker_ids), ('shared_sentence', sentence_ids)):
         masks[kind] = 'note', ids(test).isin(set(ids(train)) - {''}).to_numpy()
+    unknown = speaker_ids(test).eq('').to_numpy() | speaker_ids(train).eq('').any()
+    masks['speaker_not_compared'] = 'note', unknown
     return _findings(masks, test)
 
 def _feature_masks(train, test):
@@ -275,6 +297,24 @@ def _file_hash(path):
     except ValueError: # a name with a zero byte
         return ''
 
+def _spans(clips):
+    "Start and end of each clip in its file, in seconds"
+    ends = {}
+    for column, default in dict(start_s=0., end_s=np.inf).items():
+        known = clips[column] if column in clips else pd.Series(np.nan, clips.index)
+        ends[column] = pd.to_numeric(known, errors='coerce').astype(float).fillna(default)
+    return list(zip(ends['start_s'], ends['end_s']))
+
+def _shared_part(train, test, digest):
+    "Whether each test clip has more than a millisecond of a training clip, by a digest of their files"
+    digests, parts = {path: digest(path) for path in {*train.path, *test.path}}, {}
+    for path, span in zip(train.path, _spans(train)):
+        parts.setdefault(digests[path], []).append(span)
+    parts.pop('', None)
+    def shared(start, end, others): return any(min(end, e) - max(start, s) > 1e-3 for s, e in others)
+    own = zip(test.path, _spans(test))
+    return np.array([shared(*span, parts.get(digests[path], ())) for path, span in own], bool)
+
 # %% ../nbs/library/Leakage.ipynb #eaa24895
 def audit_sound(train:pd.DataFrame, # clip table of the training set
                 test:pd.DataFrame, # clip table of the test set
@@ -283,14 +323,13 @@ def audit_sound(train:pd.DataFrame, # clip table of the training set
                ) -> list: # findings as those of audit
     "Check the files themselves (column path) for the same sound in both sets"
     train, test = (t.reset_index(drop=True) for t in (train, test))
-    same = []
-    for digest in (_file_hash, _sample_hash):
-        same.append(test.path.map(digest).isin(set(train.path.map(digest)) - {''}).to_numpy())
+    same = [_shared_part(train, test, digest) for digest in (_file_hash, _sample_hash)]
     near = np.zeros(len(test), bool)
     known, own = (_level_free_functionals(t, cache) for t in (train, test))
+    def signal(clips, i): return load_sound(clips.path[i], None, *_spans(clips.loc[[i]])[0])
     for i, j in _near_pairs(known, own):
         if not near[i]:
-            near[i] = similarity(load_sound(test.path[i]), load_sound(train.path[j])) > threshold
+            near[i] = similarity(signal(test, i), signal(train, j)) > threshold
     masks = dict(same_bytes=same[0], same_samples=same[1] & ~same[0], near_identical_sound=near & ~same[0] & ~same[1])
     found = _findings({kind: ('error', mask) for kind, mask in masks.items()}, test)
     for t, values in ((train, known), (test, own)):
@@ -307,24 +346,43 @@ def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV)
         return _audit_lists(read_emobox(path), path)
     if not path or Path(path).is_dir():
         return _audit_features_of(path)
-    table = read_table(path, str, 'a table')
-    for column in META_COLUMNS:
-        if column not in table:
-            raise ValueError(f'{path}: column {column!r} is missing')
-    if 'path' in table:
-        table = table.assign(path=[str(Path(path).parent/p) for p in table.path])
+    table = _clip_table(path)
     if 'split' not in table:
-        return audit_shortcuts(table)
-    wrong = ~table.split.isin(['train', 'test'])
-    if wrong.any():
-        at = wrong.argmax()
-        raise ValueError(f"{path}, row {at + 1}, column 'split': {table.split[at]!r} is neither train nor test")
+        return _corpus_findings(table)
     parts = [table[table.split == part].reset_index(drop=True) for part in ('train', 'test')]
     if not all(map(len, parts)):
         raise ValueError(f'{path}: the training or the test set has no rows')
     if 'path' not in table:
         return audit(*parts)
-    return audit(*parts) + audit_sound(*parts, cache=cache_dir()) + audit_shortcuts(table)
+    return audit(*parts) + audit_sound(*parts, cache=cache_dir()) + _corpus_findings(table)
+
+# %% ../nbs/library/Leakage.ipynb #24cd5115
+def _clip_table(path):
+    "A clip table that may have a column split; completed where it has paths"
+    table = read_table(path, str, 'a table')
+    wrong = ~table.split.isin(['train', 'test']) if 'split' in table else pd.Series(False, table.index)
+    if wrong.any():
+        at = wrong.argmax()
+        raise ValueError(f"{path}, row {at + 1}, column 'split': {table.split[at]!r} is neither train nor test")
+    if 'path' in table:
+        return read_clips(path, errors='skip')
+    for column in META_COLUMNS:
+        if column not in table:
+            raise ValueError(f'{path}: column {column!r} is missing')
+    return table
+
+def _corpus_findings(clips):
+    "Shortcuts, and a note for each corpus that was not checked for them"
+    found = audit_shortcuts(clips)
+    for corpus, rows in clips.groupby(corpus_families(clips)):
+        ids, reason = speaker_ids(rows), ''
+        if (ids == '').any():
+            reason = f'the speaker of {(ids == "").sum():,} clips is unknown'
+        elif ids.nunique() < 2 or rows.emotion.nunique() < 2:
+            reason = f'all clips {"are by one speaker" if ids.nunique() < 2 else "have one emotion"}'
+        if reason:
+            found.append(_note('shortcuts_not_checked', len(rows), f'{corpus}: {reason}'))
+    return found
 
 # %% ../nbs/library/Leakage.ipynb #7a08b8fe
 def _audit_features_of(folder):
@@ -375,11 +433,11 @@ def _compare(recorded, now, why):
 
 def _audit_run(folder):
     "A run's findings: checked again where that is possible, else as they were recorded, with a note that says which"
-    metrics = read_json(folder/'metrics.json')
-    recorded = metrics.get('audit') or []
+    metrics = read_metrics(folder)
+    recorded = metrics['audit'] or []
     of_corpus = [f for f in recorded if f['kind'].endswith('_gives_emotion')]
     of_split = [f for f in recorded if f not in of_corpus]
-    split, shortcuts = _recheck_split(folder, metrics.get('data') or {}), _recheck_shortcuts(folder)
+    split, shortcuts = _recheck_split(folder, metrics['data']), _recheck_shortcuts(folder)
     found = _compare(of_split, split, 'the rows of its split are not here')
     if of_corpus or shortcuts is not None:
         found = found + _compare(of_corpus, shortcuts, 'its sounds are not here')

@@ -17,13 +17,19 @@ import pandas as pd
 from .corpora import LABELS, order_labels, split_label
 
 # %% ../nbs/library/Metrics.ipynb #ee768724
+def _as_text(labels):
+    "Labels as text; a whole number is one label, whether it is held as 1 or as 1.0"
+    labels = np.asarray(labels)
+    whole = labels.dtype.kind == 'f' and (labels % 1 == 0).all()
+    return (labels.astype(int) if whole else labels).astype(str)
+
 def class_report(y_true, # (n,) labels
                  y_pred # (n,) labels
                 ) -> pd.DataFrame: # by label: precision, recall, f1, support
     "Precision, recall and F1 of each class that occurs in `y_true`"
     from sklearn.metrics import precision_recall_fscore_support
+    y_true, y_pred = _as_text(y_true), _as_text(y_pred)
     names = order_labels(set(y_true))
-    y_true, y_pred = np.asarray(y_true, str), np.asarray(y_pred, str)
     values = precision_recall_fscore_support(y_true, y_pred, labels=names, zero_division=0)
     table = dict(zip(('precision', 'recall', 'f1', 'support'), values))
     return pd.DataFrame(table, index=pd.Index(names, name='label'))
@@ -38,7 +44,7 @@ def scores(y_true, # (n,) labels
         scores(['sad', 'sad', 'calm'], ['sad', 'calm', 'calm'])['uar']  # 0.75
     """
     report = class_report(y_true, y_pred)
-    correct = np.asarray(y_true, str) == np.asarray(y_pred, str)
+    correct = _as_text(y_true) == _as_text(y_pred)
     return dict(accuracy=float(correct.mean()), macro_f1=float(report.f1.mean()),
                 uar=float(report.recall.mean()), min_class_f1=float(report.f1.min()))
 
@@ -67,7 +73,7 @@ def resampled_counts(y_true, # (n,) labels
                      seed:int=0 # of the resampling
                     ) -> np.ndarray: # (repeats, k, k) confusion matrices: rows true, columns predicted, labels sorted
     "Confusion matrices of resampled test sets"
-    y_true, y_pred = np.asarray(y_true, str), np.asarray(y_pred, str)
+    y_true, y_pred = _as_text(y_true), _as_text(y_pred)
     names, place = np.unique(np.concatenate([y_true, y_pred]), return_inverse=True)
     k, n = len(names), len(y_true)
     cell = place[:n] * k + place[n:]
@@ -360,8 +366,8 @@ def scores_by_group(test:pd.DataFrame, # rows that were tested on
                     by=('corpus', 'gender', 'speaker')
                    ) -> pd.DataFrame: # group, name, clips, accuracy, uar, accuracy_low, accuracy_high, interval_over
     "Scores of the emotions in each group of clips, with 95 % intervals"
-    test, y_pred, rows = test.reset_index(drop=True), np.asarray(y_pred), []
-    speakers, truth = _speakers(test).to_numpy(), test.emotion.to_numpy()
+    test, y_pred, rows = test.reset_index(drop=True), _as_text(y_pred), []
+    speakers, truth = _speakers(test).to_numpy(), _as_text(test.emotion)
     for column in (c for c in by if c in test):
         for name, i in sorted(test.groupby(column).indices.items()):
             if name == '':

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .audio import SOUND_SUFFIXES, SR, SoundWarning
-from .corpora import find_files, order_labels, split_label
+from .corpora import PREDICTION_COLUMNS, find_files, order_labels, split_label
 from .files import deprecated_names, fingerprint
 from .functionals import FEATURES, feature_matrix, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
@@ -29,10 +29,10 @@ if TYPE_CHECKING: # one clip is predicted without it
     import pandas as pd
 
 # %% auto #0
-__all__ = ['PRETRAINED', 'PREDICTION_COLUMNS', 'REJECTED', 'MIN_PARALLEL_FILES', 'pretrained', 'emotion_columns', 'as_table',
-           'as_rows', 'decode_predictions', 'with_silence', 'EmotionModel', 'predict_sources', 'predict_files',
-           'audit_model', 'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model',
-           'collect_predictions', 'plot_answer_counts']
+__all__ = ['PRETRAINED', 'REJECTED', 'MIN_PARALLEL_FILES', 'pretrained', 'emotion_columns', 'as_table', 'as_rows',
+           'decode_predictions', 'with_silence', 'EmotionModel', 'predict_sources', 'predict_files', 'audit_model',
+           'format_prediction', 'plot_answer', 'as_dict', 'sound_paths', 'describe_model', 'collect_predictions',
+           'plot_answer_counts']
 
 # %% ../nbs/Prediction.ipynb #05feb08a
 PRETRAINED = ('encoder', 'functionals') # models of the package, the more accurate one first
@@ -45,8 +45,6 @@ def pretrained(model:str='' # one of PRETRAINED; '' = encoder where its weights 
     return shipped_model(model or PRETRAINED[not encoder_ready()])
 
 # %% ../nbs/Prediction.ipynb #d7415293
-PREDICTION_COLUMNS = ('start_s', 'end_s', 'answer', 'emotion', 'confidence', 'gender', 'gender_confidence',
-                      'reason', 'distance')
 REJECTED = 'out of domain', 'narrow band' # reasons that mean: unlike the training clips
 _NARROW = 2500., 5000. # Hz
 _SILENT = dict(answer='', emotion='', gender='', reason='silence')
@@ -264,22 +262,22 @@ EmotionModel.predict_features, EmotionModel.predict_columns = _predict_features,
 def _predict(self:EmotionModel,
              what # a path, bytes, (signal, sr), or a table of features
             ) -> pd.DataFrame: # PREDICTION_COLUMNS and probabilities
-    """A row for a sound, or for each row of a table of features.
+    """A row for a sound, or for each row of a table of features, with its index.
 
     Returns `start_s` and `end_s` in seconds (of a sound), `answer` ('' where the model abstains), `emotion`, its
     `confidence`, `gender`, `reason` for abstaining, `distance` from the training clips (above 1: out of domain), and
     the probability of each emotion and each label. A recording's row is the mean over its windows.
 
-    Raises `ValueError` for a sound that cannot be read and for a table that lacks a column, `OSError` where the speech
-    encoder's weights are needed and are not here; both in one line.
+    Raises `ValueError` for a sound that cannot be read and for a table that lacks a column or has a cell that is no
+    finite number, `OSError` where the speech encoder's weights are needed and are not here; both in one line.
 
     Example: `EmotionModel.load().predict('clip.wav')[['answer', 'confidence']]`
     """
     if not hasattr(what, 'columns'):
         return as_table(self.predict_columns(what)[0])
     from ser_nb.keras_tools import values_of
-    names = what[['file'] if 'file' in what else []].reset_index(drop=True)
-    return names.join(as_table(self.predict_features(values_of(what, self.columns))))
+    names = dict(file=what.file.array) if 'file' in what else {}
+    return as_table(names | self.predict_features(values_of(what, self.columns))).set_axis(what.index)
 
 EmotionModel.predict = _predict
 

@@ -23,11 +23,10 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from . import keras_tools
-from .corpora import order_labels
 from .feature_extraction import split
 from .functionals import FEATURES
 from .keras_tools import (fit_network, import_keras, labels_of, one_hot, start_training,
-                                validation_parts, values_of)
+                                training_labels, validation_parts, values_of)
 from .metrics import fit_temperature, scores
 from .run_folder import versions
 
@@ -271,13 +270,13 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
         settings: what differs from SETTINGS.
 
     Raises:
-        ValueError: an unknown model or setting, or too few clips or labels.
+        ValueError: an unknown model or setting, too few clips or labels, or a label that no model can have.
 
     Example:
         network, trained = train_model(train, seed=1, epochs=10)
         proba = predict_proba(network, test, COLUMNS)
     """
-    s, labels = _checked(model, settings), order_labels(train.label)
+    s, (train, labels) = _checked(model, settings), training_labels(train)
     if len(train) < 2 or len(labels) < 2:
         raise ValueError(f'{len(train)} clips with {len(labels)} labels are too few to train on')
     start_training(seed)

@@ -213,8 +213,9 @@ _SCORE = dict(type='object',
 _SECONDS = dict(type='number', minimum=0, maximum=1e10)
 _TIMES = dict(anyOf=[dict(type=['object', 'string', 'null']), _SECONDS,
                      dict(type='array', items=dict(anyOf=[dict(type='object'), _SECONDS]))])
-_FINDING = dict(type='object', properties=dict(kind=_NAME, severity=_NAME,
-                                               clips=dict(type='integer', minimum=0)))
+_FINDING = dict(type='object', required=['kind', 'severity', 'clips', 'example'],
+                properties=dict(kind=_NAME, severity=dict(enum=['error', 'warning', 'note']),
+                                clips=dict(type='integer', minimum=0)))
 _MACHINE = dict(type='object', properties=dict(cores=dict(type='integer', minimum=1, maximum=1_000_000),
                                                date=_NAME, processor=_NAME, system=_NAME))
 

@@ -19,7 +19,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
-from .corpora import parse_name, published_name
+from .corpora import CLIP_COLUMNS, parse_name, published_name
 from .functionals import FEATURES, META_COLUMNS
 from .feature_extraction import split
 from .metrics import MIN_SPEAKERS, predicted, probabilities, score_cis, scores
@@ -95,9 +95,10 @@ def random_splits(rows:pd.DataFrame, # clips
 # %% ../nbs/library/Splits.ipynb #9a6253f1
 def feature_columns(rows:pd.DataFrame # clips
                    ) -> list: # names of numeric columns that do not describe the clip itself
-    "The columns of features in a table"
-    about = {*META_COLUMNS, 'path', 'fold', 'start_s', 'end_s', 'sample_rate', 'channels', 'duration_s'}
-    return [c for c, kind in rows.dtypes.items() if c not in about and pd.api.types.is_numeric_dtype(kind)]
+    "The columns of features in a table: numbers, not CLIP_COLUMNS, and no columns of true and false"
+    is_number, is_bool = pd.api.types.is_numeric_dtype, pd.api.types.is_bool_dtype
+    about = {*CLIP_COLUMNS, 'fold'}
+    return [c for c, kind in rows.dtypes.items() if c not in about and is_number(kind) and not is_bool(kind)]
 
 def nearest_neighbour(train:pd.DataFrame, # rows to compare with
                       test:pd.DataFrame, # rows to label
@@ -174,7 +175,7 @@ def sentence_folds(rows:pd.DataFrame, # clips
     if ids.nunique() < n_folds:
         raise ValueError(f'{ids.nunique()} sentence is too few for {n_folds} folds')
     folds = pd.Series(_group_folds(ids, rows.emotion, n_folds, seed) + 1, index=rows.index)
-    lacking = pd.crosstab(folds, rows.emotion).eq(0)
+    lacking = pd.crosstab(folds.to_numpy(), rows.emotion.to_numpy()).eq(0) # the index may have a value twice
     if lacking.to_numpy().any():
         emotion = lacking.any().idxmax()
         raise ValueError(f'{emotion}: too few sentences to divide them into {n_folds} groups')
@@ -380,7 +381,31 @@ def _as_table(given):
         return pd.DataFrame(np.asarray(proba, np.float64), columns=list(labels))
     return pd.get_dummies(pd.Series(given), dtype=np.float64)
 
+def _fold_predictions(fit_predict, train, test, fold):
+    "What fit_predict gives for a fold, as a table; a `ValueError` where that is not a prediction of each test row"
+    proba, n = _as_table(fit_predict(train, test, fold)), len(test)
+    if len(proba) != n:
+        raise ValueError(f'fold {fold}: fit_predict gave {len(proba):,} predictions for {n:,} test rows')
+    values = proba.to_numpy()
+    wrong = ~np.isfinite(values).all(axis=1) | ~values.any(axis=1)
+    if wrong.any():
+        raise ValueError(f'fold {fold}: fit_predict gave no probabilities for {wrong.sum():,} of {n:,} test rows, '
+                         f'the first is test row {wrong.argmax() + 1} (NaN, infinite or all 0)')
+    return proba
+
+def _clip_columns(test):
+    "What is known of test clips besides features; classes as text, as those that are predicted"
+    about = test.drop(columns=feature_columns(test)).reset_index(drop=True)
+    if taken := [c for c in about if str(c).startswith('p_')]:
+        raise ValueError(f'column {taken[0]!r}: only predicted probabilities have names with p_ in front; rename it')
+    return about.assign(**{c: about[c].astype(str) for c in ('emotion', 'label') if c in about})
+
 # %% ../nbs/library/Splits.ipynb #f7487fd8
+def _check_key(checkpoint, key):
+    if checkpoint is not None and not key:
+        raise ValueError('key: a checkpoint needs the name and the settings of the model, for instance '
+                         "key=('svm', seed); else another model gets the predictions of this one")
+
 def _rows_key(rows):
     "As fingerprint of the rows, ten times as fast where there are thousands of features: floats as bytes"
     columns = [c for c, kind in rows.dtypes.items() if kind in (np.float32, np.float64)]
@@ -391,7 +416,7 @@ def _rows_key(rows):
 def cross_validate(fit_predict, # function of train, test and fold: (proba, labels), a table, or (n,) labels
                    protocol, # generator of (fold, train, test)
                    checkpoint=None, # run folder that keeps the predictions of finished folds; None = nothing is kept
-                   key=(), # with checkpoint: what the predictions depend on besides the rows
+                   key=(), # with checkpoint, then needed: what the predictions depend on besides the rows
                    timings:dict=None, # name -> list of seconds, one a fold
                    name:str='train' # what is timed
                   ) -> pd.DataFrame: # the test rows of all folds: fold, the clips' own columns, p_LABEL for each label
@@ -401,17 +426,18 @@ def cross_validate(fit_predict, # function of train, test and fold: (proba, labe
         predictions = cross_validate(lambda train, test, fold: nearest_neighbour(train, test), unseen_speakers(rows))
         protocol_scores(predictions)['uar']
     """
+    _check_key(checkpoint, key)
     tables, timings = [], {} if timings is None else timings
     place = None if checkpoint is None else (versions(), machine()['cores'])
     for fold, train, test in protocol:
-        def fold_result(): return _as_table(fit_predict(train, test, fold)).to_records(index=False)
+        about = _clip_columns(test)
+        def fold_result(): return _fold_predictions(fit_predict, train, test, fold).to_records(index=False)
         if checkpoint is None:
             result = fold_result()
         else:
             known = (key, str(fold), _rows_key(train), _rows_key(test), *place)
             result = checkpointed(checkpoint, known, fold_result, timings, name)
         proba = pd.DataFrame(result).add_prefix('p_')
-        about = test.drop(columns=feature_columns(test)).reset_index(drop=True)
         tables.append(pd.concat([about.assign(fold=fold), proba], axis=1))
     if not tables:
         raise ValueError('the protocol has no folds')

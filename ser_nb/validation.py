@@ -89,7 +89,7 @@ def _measure(self, name:str, # of a protocol
     if not parts:
         return None
     timed = 'train_split' if target == 'label' else 'train_fold'
-    judged = cross_validate(uncalibrated or self.fit, parts, self.run, self.key, self.timings, timed)
+    judged = cross_validate(uncalibrated or self.fit, parts, self.run, self.key or self.model, self.timings, timed)
     compared = cross_validate(lambda train, test, fold: self.baseline(train, test), parts)
     self.scores[name] = {self.model: protocol_scores(judged, target), '1nn': protocol_scores(compared, target)}
     if uncalibrated: del self.scores[name][self.model]['ece']

@@ -119,7 +119,12 @@ def windowed_features(source, # a sound file, its bytes, or (signal, sr): (n_sam
                      ) -> tuple: # seconds; starts, ends in s (k,); features (k, n_columns); upper limits in Hz (k,)
     "The input of a model: features of a clip, or of each window of a recording that is loud enough"
     in_memory = isinstance(source, tuple)
-    signal = to_signal(np.asarray(source[0]), source[1], True) if in_memory else _clip(source, cut.longest)
+    try:
+        if isinstance(source, np.ndarray): raise TypeError # os.stat would take its bytes for a name
+        signal = to_signal(np.asarray(source[0]), source[1], True) if in_memory else _clip(source, cut.longest)
+    except (TypeError, IndexError):
+        raise ValueError('a sound is given as a path, as bytes, or as (signal, sr) with sr in Hz; '
+                         f'this is a {type(source).__name__}') from None
     if signal is not None and len(signal) <= cut.longest * SR:
         seconds, some = len(signal) / SR, [(0., signal)] if levels(signal).max() > QUIET_DB else []
     else:

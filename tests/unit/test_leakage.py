@@ -60,9 +60,8 @@ def test_sentences_of_one_emotion_each_are_found_and_crossed_ones_are_not():
 
 
 def test_a_run_folder_without_features_says_that_nothing_was_checked_again(tmp_path):
-    (tmp_path/'metrics.json').write_text(
-        '{"audit": [{"kind": "same_sound", "severity": "error", "clips": 1, "example": "a"}]}')
-    assert kinds(leakage.audit_file(tmp_path)) == ['same_sound', 'not_rechecked']
+    run = record_run(tmp_path/'run', [finding('same_sound')])
+    assert kinds(leakage.audit_file(run)) == ['same_sound', 'not_rechecked']
 
 
 @pytest.mark.corpora
@@ -156,3 +155,60 @@ def test_files_that_cannot_be_read_are_not_called_free_of_leakage(tmp_path):
     (tmp_path/f'{rows.file[0]}.wav').write_text('Dear diary')
     found = leakage.audit_sound(rows[:4], rows[4:])
     assert [(f['kind'], f['clips']) for f in found] == [('not_compared', 4), ('not_compared', 4)]
+
+
+def test_clips_that_are_numbered_in_each_folder_are_not_taken_for_one_clip():
+    rows = pd.DataFrame([
+        dict(file=f'{i:03}', path=f'{s}/{e}/{i:03}.wav', corpus='mine', speaker=s, gender='', emotion=e, label=e)
+        for s in ('s1', 's2', 's3') for e in ('angry', 'happy') for i in range(3)])
+    train, test = rows[rows.speaker != 's3'], rows[rows.speaker == 's3']
+    copy = test[:1].assign(file='000_noise', path='s3/angry/000_noise.wav')
+    assert leakage.audit(train, test) == []
+    assert [(f['kind'], f['clips']) for f in leakage.audit(pd.concat([train, test[:2]]), test)] == [
+        ('same_clip', 2), ('shared_speaker', 6)]
+    assert kinds(leakage.audit(pd.concat([train, copy]), test)) == ['augmented_sibling', 'shared_speaker']
+
+
+def test_a_copy_in_another_folder_is_found_by_its_name_where_names_are_told_apart():
+    rows = clips().assign(path=lambda t: 'clips/' + t.file + '.wav')
+    copy = rows[:1].assign(file=rows.file[:1] + '_noise', path='augmented/' + rows.file[:1] + '_noise.wav')
+    assert 'augmented_sibling' in kinds(leakage.audit(pd.concat([rows[1:50], copy]), rows[:1]))
+
+
+def write_split(path, rows, **changed):
+    rows[['path', 'emotion', 'speaker', 'split']].assign(**changed).to_csv(path, index=False)
+    return path
+
+
+def test_a_table_that_is_enough_for_a_corpus_is_enough_for_an_audit_which_names_what_it_could_not_check(tmp_path):
+    rows = clips()
+    rows = rows.assign(path='sounds/' + rows.file + '.wav', split=np.where(rows.speaker == 's1', 'test', 'train'))
+    assert kinds(leakage.audit_file(write_split(tmp_path/'mine.csv', rows))) == ['not_compared', 'not_compared']
+    unknown = leakage.audit_file(write_split(tmp_path/'mine.csv', rows, speaker=''))
+    assert [f['example'] for f in unknown if f['kind'] == 'shortcuts_not_checked'] == [
+        'mine: the speaker of 96 clips is unknown']
+    assert [f['clips'] for f in unknown if f['kind'] == 'speaker_not_compared'] == [12]
+    rows.drop(columns=['split', 'path']).assign(speaker='s1').to_csv(tmp_path/'one.csv', index=False)
+    assert [f['example'] for f in leakage.audit_file(tmp_path/'one.csv')] == ['mine: all clips are by one speaker']
+    rows.drop(columns='emotion').to_csv(tmp_path/'bare.csv', index=False)
+    with pytest.raises(ValueError, match="bare.csv: column 'emotion' is missing"):
+        leakage.audit_file(tmp_path/'bare.csv')
+
+
+def test_segments_of_one_recording_are_the_same_sound_only_where_they_overlap(tmp_path):
+    rng = np.random.default_rng(0)
+    sf.write(tmp_path/'talk.wav', np.concatenate([rng.normal(size=22050) * level for level in (.1, .02) * 4]), 22050)
+    rows = pd.DataFrame(dict(
+        file=[f'talk_{i}' for i in range(8)], path=str(tmp_path/'talk.wav'), corpus='talk', speaker=['a', 'b'] * 4,
+        gender='', emotion='x', label='x', start_s=np.arange(8.), end_s=np.arange(8.) + 1))
+    parts = [rows[rows.speaker == s].reset_index(drop=True) for s in 'ab']
+    assert leakage.audit_sound(*parts) == []
+    parts[1].loc[0, 'start_s'] = .9
+    assert [(f['kind'], f['clips'], f['example']) for f in leakage.audit_sound(*parts)] == [('same_bytes', 1, 'talk_1')]
+
+
+@pytest.mark.parametrize('broken', [['x'], [{}], 5, [dict(kind='a', severity='grave', clips=1, example='b')]])
+def test_a_broken_audit_of_a_run_is_named_in_one_line(tmp_path, broken):
+    run = record_run(tmp_path/'run', broken)
+    done = CliRunner().invoke(main, ['audit', str(run)])
+    assert done.exit_code == 2 and 'metrics.json: audit' in done.output.splitlines()[-1]
