@@ -158,12 +158,12 @@ def _spread(labels):
     parts = np.array([[float(e == emotion) for e in own] for emotion in order_labels(own)])
     return parts / parts.sum(axis=1, keepdims=True)
 
-def _kernel_scores(z, first, n_labels):
+def _kernel_scores(z, preprocessing, n_labels):
     "(n, n_labels) scores of the kernel machine"
     L = import_keras().layers
-    p = L.Dense(first['n_components'], name='components')(z)
-    product = L.Dense(first['n_support'], name='support')(p)
-    length = _fixed(L.Multiply(name='squares')([p, p]), np.full((first['n_components'], 1), -1.), 'length')
+    p = L.Dense(preprocessing['n_components'], name='components')(z)
+    product = L.Dense(preprocessing['n_support'], name='support')(p)
+    length = _fixed(L.Multiply(name='squares')([p, p]), np.full((preprocessing['n_components'], 1), -1.), 'length')
     similarity = L.Activation('exponential', name='similarity')(L.Add(name='distance')([product, length]))
     return L.Dense(n_labels, use_bias=False, name='kernel')(similarity)
 
@@ -185,7 +185,7 @@ def _combined(kernel, emotion, spread, settings):
     return L.Add(name='scores')(parts)
 
 def build_network(model:str, # one of MODELS
-                  first:dict, # mean and variance of the scaler, n_components, n_support
+                  preprocessing:dict, # mean and variance of the scaler, n_components, n_support
                   settings:dict, # see MODELS
                   temperature:float, # of the softmax
                   labels:list # the classes, in order
@@ -196,10 +196,11 @@ def build_network(model:str, # one of MODELS
     x = L.Input((len(columns),), name='features')
     loudness = _fixed(x, np.eye(len(columns))[:, [columns.index(LOUDNESS)]], 'loudness')
     levelled = L.Add(name='levelled')([x, _fixed(loudness, -per_decibel(columns)[None], 'decibels')])
-    scaler = L.Normalization(mean=np.float32(first['mean']), variance=np.float32(first['variance']), name='scaler')
+    mean, variance = (np.float32(preprocessing[name]) for name in ('mean', 'variance'))
+    scaler = L.Normalization(mean=mean, variance=variance, name='scaler')
     z = L.Activation('tanh', name='limit')(scaler(levelled))
     emotion = L.Softmax(name='emotions')(L.Dense(len(spread), name='discriminant')(z))
-    scores = _combined(_kernel_scores(z, first, len(labels)), emotion, spread, settings)
+    scores = _combined(_kernel_scores(z, preprocessing, len(labels)), emotion, spread, settings)
     cooled = L.Rescaling(1 / temperature, name='temperature')(scores)
     return keras.Model(x, L.Softmax(name='probabilities')(cooled), name=model)
 
@@ -213,16 +214,16 @@ def _scaling(X, limit):
     variance = limit ** 2 * X.var(axis=0, dtype=float).clip(1e-12)
     return dict(mean=_half(X.mean(axis=0, dtype=float)), variance=np.float32(variance))
 
-def _scaled(X, first):
+def _scaled(X, preprocessing):
     "What the layer `limit` gives for features at one level"
-    return np.tanh((X - first['mean']) / np.sqrt(first['variance']))
+    return np.tanh((X - preprocessing['mean']) / np.sqrt(preprocessing['variance']))
 
 # %% ../nbs/Emotion_Model.ipynb #140c2c4c
 def _fit(train, X, labels, model, s):
-    "The numbers of a model, from features X at one level: first (scaling and sizes) and the weights of its layers"
+    "Preprocessing (scaling and sizes) and the weights of the layers, from loudness-normalised features X"
     columns = columns_of(model)
-    first = _scaling(X, s['limit'])
-    Z = _scaled(X, first)
+    preprocessing = _scaling(X, s['limit'])
+    Z = _scaled(X, preprocessing)
     emotions = order_labels(split_label(label)[1] for label in labels)
     y = np.array([emotions.index(split_label(label)[1]) for label in train.label])
     linear = np.array([c in _LINEAR[model] for c in columns])
@@ -236,11 +237,11 @@ def _fit(train, X, labels, model, s):
     dual = fit_kernel(S, one_hot(train.label.iloc[rows], labels) - 1 / len(labels), s['ridge'])
     weights = dict(discriminant=[A * s['limit'] / s['sharpness'], b / s['sharpness']], components=[projection, offset],
                    support=[2 * S.T, -(S ** 2).sum(axis=1)], kernel=[dual])
-    return first | dict(n_components=projection.shape[1], n_support=len(S)), weights
+    return preprocessing | dict(n_components=projection.shape[1], n_support=len(S)), weights
 
-def _assemble(model, first, weights, s, temperature, labels):
+def _assemble(model, preprocessing, weights, s, temperature, labels):
     "The network with its fitted weights"
-    network = build_network(model, first, s, temperature, labels)
+    network = build_network(model, preprocessing, s, temperature, labels)
     for name, values in weights.items():
         network.get_layer(name).set_weights([_half(v) for v in values])
     return network
@@ -301,21 +302,21 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, and the mod
         predict_proba(network, test, trained['features'])
     """
     model = model or best_model(train)
-    columns_of(model)
+    columns = columns_of(model)
     if unknown := set(settings) - set(MODELS[model]):
         raise ValueError(f'{sorted(unknown)[0]!r} is no setting of {model} ({", ".join(MODELS[model])})')
     s, (train, labels) = MODELS[model] | settings, training_labels(train)
     if len(train) < 4 or len(labels) < 2:
         raise ValueError(f'{len(train)} clips with {len(labels)} labels are too few to train on')
     start_training(seed)
-    X = at_one_level(values_of(train, columns_of(model)), columns_of(model))
+    X = at_one_level(values_of(train, columns), columns)
     with threadpool_limits(2, 'blas'): # the same digits on any number of cores
         proba, truth = _left_out(train, X, labels, model, s, seed) if calibrate else (None, None)
         temperature = 1. if proba is None else fit_temperature(proba, truth)
         curve = [] if proba is None else _risk_coverage(proba, truth, temperature, labels)
-        first, weights = _fit(train, X, labels, model, s)
-    network = _assemble(model, first, weights, s, temperature, labels)
-    return network, dict(model=model, labels=labels, features=columns_of(model), settings=s, first=first,
+        preprocessing, weights = _fit(train, X, labels, model, s)
+    network = _assemble(model, preprocessing, weights, s, temperature, labels)
+    return network, dict(model=model, labels=labels, features=columns, settings=s, preprocessing=preprocessing,
                          history=pd.DataFrame(), temperature=temperature, confidence=dict(risk_coverage=curve))
 
 # %% ../nbs/Emotion_Model.ipynb #2f54a847

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['replacing', 'read_regular', 'plain_json', 'write_json', 'parse_json', 'read_json', 'check_json', 'fingerprint',
-           'cache_place', 'user_cache', 'place_numba_cache', 'hidden_module', 'deprecated_names']
+           'cache_place', 'user_cache', 'place_numba_cache', 'hidden_module', 'method_of', 'deprecated_names']
 
 # %% ../nbs/library/Files.ipynb #248c2a4b
 import errno
@@ -203,6 +203,17 @@ def hidden_module(name:str): # a module's full name
     try: yield hidden
     finally:
         if hidden: sys.modules.pop(name)
+
+# %% ../nbs/library/Files.ipynb #d70b2e96
+def method_of(cls:type # a class of the same notebook
+             ) -> Callable: # a decorator
+    "Add a function to a class, under its name without the underscore in front"
+    def add(f):
+        f.__name__ = f.__name__.removeprefix('_')
+        f.__qualname__ = f'{cls.__qualname__}.{f.__name__}'
+        setattr(cls, f.__name__, f)
+        return f
+    return add
 
 # %% ../nbs/library/Files.ipynb #d1000002
 def deprecated_names(module:str, # the former home, 'ser_nb.metrics' for instance

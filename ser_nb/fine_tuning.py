@@ -114,11 +114,11 @@ def fine_tuning(v, # the Validation of the job
         if name == 'leave_one_corpus_out':
             raise ValueError('corpora and base: the base was trained on the corpora to leave out; one of the two')
         parts = list(parts)
-        judged = plain(name, parts, target)
-        if judged is not None and target == 'emotion':
+        predictions = plain(name, parts, target)
+        if predictions is not None and target == 'emotion':
             before = protocol_scores(cross_validate(compared, parts))
             v.scores[name][f'{base}_unchanged'] = before
             print(gain_line(v.scores[name], base, f'{base}_unchanged'))
-        return judged
+        return predictions
     v.fit, v.measure, v.key = fit, measure, (*v.key, 'fine-tuned', CLIPS_PER_CLASS)
     return v, known, train_with_base

@@ -299,7 +299,7 @@ def save_openvino(network, # a Keras model
 # %% ../nbs/library/Model_Files.ipynb #87a5c8cc
 def save_model(network, # a trained Keras network
                folder:str|Path, # the run folder
-               trained:dict, # of train_model: model, labels, features, settings, first, temperature
+               trained:dict, # of train_model: model, labels, features, settings, preprocessing, temperature
                train=None, # table of training rows, for the out-of-domain distance; None = none
                **about
               ) -> dict: # what model.json holds
@@ -321,7 +321,7 @@ def save_model(network, # a trained Keras network
     described = {k: trained[k] for k in ('model', 'labels', 'features', 'settings', 'temperature')}
     about = dict(
         format=MODEL_FORMAT, **described, emotions=order_labels(split_label(label)[1] for label in trained['labels']),
-        n_components=trained['first'].get('n_components'), sha256=fingerprint(folder/'model.h5'),
+        n_components=trained['preprocessing'].get('n_components'), sha256=fingerprint(folder/'model.h5'),
         openvino={name: fingerprint(folder/name) for name in OPENVINO_FILES}, versions=versions(), **about,
         abstention=abstention(about.get('confidence', {})), reference=reference,
         trained_on=None if train is None else training_data(train),
@@ -354,13 +354,13 @@ def _stored(data, path):
         if code := holds_code(b'\x89HDF' + json.dumps(layer).encode()):
             raise ValueError(f'refused, it holds code ({code})')
     scaler = next(l['config'] for l in config['config']['layers'] if l['class_name'] == 'Normalization')
-    first = {k: np.ravel(np.array(scaler[k], float)) for k in ('mean', 'variance')}
-    if not all(np.isfinite(v).all() for v in [*first.values(), *(w for ws in weights.values() for w in ws)]):
+    preprocessing = {k: np.ravel(np.array(scaler[k], float)) for k in ('mean', 'variance')}
+    if not all(np.isfinite(v).all() for v in [*preprocessing.values(), *(w for ws in weights.values() for w in ws)]):
         raise ValueError('a weight is not finite')
-    return weights, first
+    return weights, preprocessing
 
 # %% ../nbs/library/Model_Files.ipynb #7c55142d
-def _empty_network(about, weights, first):
+def _empty_network(about, weights, preprocessing):
     "The network that model.json describes, without its weights"
     from ser_nb import emotion_model, proposed_system
     model, labels, settings, temperature = (about[k] for k in ('model', 'labels', 'settings', 'temperature'))
@@ -370,16 +370,16 @@ def _empty_network(about, weights, first):
         raise ValueError(f"model: {model[:50]!r} is none of {', '.join(known)}")
     if about['features'] != list(known[model]):
         raise ValueError('its features are not those of this version, or in another order')
-    first = first | dict(n_components=about['n_components'])
+    preprocessing = preprocessing | dict(n_components=about['n_components'])
     if model == proposed_system.MODEL:
-        return proposed_system.build_network(first, settings, temperature, len(labels))
+        return proposed_system.build_network(preprocessing, settings, temperature, len(labels))
     sizes = dict(n_support=len(weights['support'][1]))
-    return emotion_model.build_network(model, first | sizes, settings, temperature, labels)
+    return emotion_model.build_network(model, preprocessing | sizes, settings, temperature, labels)
 
 # %% ../nbs/library/Model_Files.ipynb #4fe2a9d0
-def _rebuild(about, weights, first):
+def _rebuild(about, weights, preprocessing):
     "The network of model.json's settings with the weights of an h5 file"
-    network = _empty_network(about, weights, first)
+    network = _empty_network(about, weights, preprocessing)
     for layer in network.layers:
         if layer.weights and layer.name != 'scaler':
             layer.set_weights(weights[layer.name])

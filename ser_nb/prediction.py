@@ -15,7 +15,7 @@ import numpy as np
 
 from .audio import SOUND_SUFFIXES, SR, SoundWarning
 from .corpora import PREDICTION_COLUMNS, find_files, order_labels, split_label
-from .files import deprecated_names, fingerprint
+from .files import deprecated_names, fingerprint, method_of
 from .functionals import FEATURES, feature_matrix, feature_vector
 from .model_files import load_openvino, read_model_files, shipped_model
 from .out_of_domain import domain_distance, domain_of
@@ -226,15 +226,15 @@ class EmotionModel:
         return cls(run or pretrained(model))
 
 # %% ../nbs/Prediction.ipynb #8d08e3b2
+@method_of(EmotionModel)
 def _check_encoder(self:EmotionModel):
     "An `OSError` where sound cannot be predicted: the encoder's weights are not here"
     if self.takes_encoder and not encoder_ready():
         raise OSError(f"{self.run}: takes features of the speech encoder, whose weights are not here: "
                       "`ser-nb weights` fetches them (72 MB, once); `--model functionals` needs none")
 
-EmotionModel.check_encoder = _check_encoder
-
 # %% ../nbs/Prediction.ipynb #c01d0005
+@method_of(EmotionModel)
 def _predict_features(self:EmotionModel,
                       X:np.ndarray, # (n, n_columns) features
                       limits:np.ndarray=None # (n,) Hz, upper limits of the spectra; None = by the mel features
@@ -245,6 +245,7 @@ def _predict_features(self:EmotionModel,
     limits = _band_limits(X, self.columns) if limits is None else limits
     return _decode(self.proba(X), domain_distance(self.domain, X), self.about, _is_narrow(limits))
 
+@method_of(EmotionModel)
 def _predict_columns(self:EmotionModel,
                      source, # a path, bytes, or (signal, sr)
                      cut:Windowing=Windowing() # of a recording
@@ -256,9 +257,8 @@ def _predict_columns(self:EmotionModel,
     windows, at = _window_columns(self, found)
     return _file_columns(self, found, windows, at), windows
 
-EmotionModel.predict_features, EmotionModel.predict_columns = _predict_features, _predict_columns
-
 # %% ../nbs/Prediction.ipynb #5bdae405
+@method_of(EmotionModel)
 def _predict(self:EmotionModel,
              what # a path, bytes, (signal, sr), or a table of features
             ) -> pd.DataFrame: # PREDICTION_COLUMNS and probabilities
@@ -279,9 +279,8 @@ def _predict(self:EmotionModel,
     names = dict(file=what.file.array) if 'file' in what else {}
     return as_table(names | self.predict_features(values_of(what, self.columns))).set_axis(what.index)
 
-EmotionModel.predict = _predict
-
 # %% ../nbs/Prediction.ipynb #f8fb1d22
+@method_of(EmotionModel)
 def _predict_windows(self:EmotionModel,
                      source, # a path, bytes, or (signal, sr)
                      cut:Windowing=Windowing() # of a recording
@@ -289,6 +288,7 @@ def _predict_windows(self:EmotionModel,
     "A sound and its windows"
     return tuple(as_table(columns) for columns in self.predict_columns(source, cut))
 
+@method_of(EmotionModel)
 def _timeline(self:EmotionModel,
               source, # a path, bytes, or (signal, sr)
               cut:Windowing=Windowing() # of a recording
@@ -298,8 +298,6 @@ def _timeline(self:EmotionModel,
     Example: `model.timeline('talk.flac')[['start_s', 'end_s', 'answer']]`
     """
     return self.predict_windows(source, cut)[1]
-
-EmotionModel.predict_windows, EmotionModel.timeline = _predict_windows, _timeline
 
 # %% ../nbs/Prediction.ipynb #dc755d96
 MIN_PARALLEL_FILES = 100 # fewer are done sooner than processes have started
@@ -446,12 +444,11 @@ __getattr__ = deprecated_names('ser_nb.prediction', {
     'signal_features': 'functionals:feature_vector', 'fill_top': 'spectral:extend_bandwidth',
     'as_file': 'audio:temporary_sound', 'sentence': 'prediction:format_prediction'})
 
+@method_of(EmotionModel)
 def _said(self, X, limits=None):
     "The former name of predict_features"
     warnings.warn('EmotionModel.said is now EmotionModel.predict_features', DeprecationWarning, 2)
     return self.predict_features(X, limits)
-
-EmotionModel.said = _said
 
 # %% ../nbs/Prediction.ipynb #adf4329e
 def collect_predictions(found:list # of predict_files

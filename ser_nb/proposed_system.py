@@ -179,7 +179,7 @@ def _convolutions(s, penalty):
     return stack
 
 # %% ../nbs/Proposed_System.ipynb #2a201646
-def build_network(first:dict, # of fit_reduction: mean, variance, n_components; components and bias where it is new
+def build_network(preprocessing:dict, # of fit_reduction: mean, variance, n_components; where new, components and bias
                   settings:dict, # see SETTINGS
                   temperature:float=1., # of the softmax
                   n_classes:int=16 # outputs
@@ -189,17 +189,17 @@ def build_network(first:dict, # of fit_reduction: mean, variance, n_components; 
     L = keras.layers
     def penalty(): return keras.regularizers.L1L2(s['l1'], s['l2'])
     def dense(units, name): return L.Dense(units, use_bias=False, kernel_regularizer=penalty(), name=name)
-    mean, variance = np.float32(first['mean']), np.float32(first['variance'])
+    mean, variance = np.float32(preprocessing['mean']), np.float32(preprocessing['variance'])
     stack = [L.Input((len(mean),), name='features'), L.Normalization(mean=mean, variance=variance, name='scaler'),
-             L.Dense(first['n_components'], trainable=False, name='pca')]
+             L.Dense(preprocessing['n_components'], trainable=False, name='pca')]
     stack += _block('layout', dense(size, 'layout'))
     stack += [L.Reshape((s['places'], s['channels']), name='places'), *_convolutions(s, penalty),
               L.Flatten(name='flat'), *_block('dense', dense(s['dense'], 'dense'), s['dropout'][-1])]
     stack += [L.Dense(n_classes, kernel_regularizer=penalty(), name='logits'),
               L.Rescaling(1 / temperature, name='temperature'), L.Softmax(name='probabilities')]
     network = keras.Sequential(stack, name='article')
-    if 'components' in first:
-        network.get_layer('pca').set_weights([first['components'], first['bias']])
+    if 'components' in preprocessing:
+        network.get_layer('pca').set_weights([preprocessing['components'], preprocessing['bias']])
     return network
 
 # %% ../nbs/Proposed_System.ipynb #76a1a43d
@@ -224,8 +224,8 @@ def layer_table(network # of build_network
 def _fit(train, y, parts, s, desc):
     "The trained network, its reduction, its history; probabilities of the validation rows and the truth"
     X, val = values_of(train, COLUMNS), parts == 0
-    first = fit_reduction(X, s['variance'], s['whitening'])
-    network = build_network(first, s, n_classes=y.shape[1])
+    preprocessing = fit_reduction(X, s['variance'], s['whitening'])
+    network = build_network(preprocessing, s, n_classes=y.shape[1])
     data, callbacks = dict(x=X[~val], y=y[~val]), []
     if val.any():
         data['validation_data'] = (X[val], y[val])
@@ -233,7 +233,7 @@ def _fit(train, y, parts, s, desc):
         callbacks = [stop('val_accuracy', mode='max', patience=s['patience'], restore_best_weights=True)]
     history = fit_network(network, s, data, desc, callbacks)
     proba = network.predict(X[val], batch_size=512, verbose=0) if val.any() else None
-    return network, first, history, proba, y[val]
+    return network, preprocessing, history, proba, y[val]
 
 def _checked(model, settings):
     "All settings; a `ValueError` for a model or a setting that there is not"
@@ -263,7 +263,7 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
                 seed:int=42, # of the validation rows, the weights and the order of the clips
                 desc:str='training', # of the progress bar
                 **settings
-               ) -> tuple: # the trained network; dict(model, labels, features, settings, first, history, temperature)
+               ) -> tuple: # network, dict(model, labels, features, settings, preprocessing, history, temperature)
     """Train the article's system on the rows of `train` and no others.
 
     Args:
@@ -282,12 +282,12 @@ def train_model(train:pd.DataFrame, # training rows: label, speaker, COLUMNS
     start_training(seed)
     y, parts = one_hot(train.label, labels), validation_parts(train, s['held_out'], round(1 / s['validation']), seed)
     with threadpool_limits(1, 'blas'):
-        network, first, history, proba, truth = _fit(train, y, parts, s, desc)
+        network, preprocessing, history, proba, truth = _fit(train, y, parts, s, desc)
     temperature = 1. if proba is None else fit_temperature(proba, truth.argmax(axis=1))
-    final = build_network(first, s, temperature, len(labels))
+    final = build_network(preprocessing, s, temperature, len(labels))
     final.set_weights(network.get_weights())
-    return final, dict(model=MODEL, labels=labels, features=COLUMNS, settings=s, first=first, history=history,
-                       temperature=temperature)
+    return final, dict(model=MODEL, labels=labels, features=COLUMNS, settings=s,
+                       preprocessing=preprocessing, history=history, temperature=temperature)
 
 # %% ../nbs/Proposed_System.ipynb #317e3c62
 def fit_predict(train:pd.DataFrame, # training rows

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .audio import SR, to_signal
+from .files import method_of
 from .windowing import Windowing, levels, loud_enough
 
 # %% ../nbs/library/Streaming.ipynb #e86979ac
@@ -92,6 +93,7 @@ class SoundBuffer:
             self.changed.notify_all()
 
 # %% ../nbs/library/Streaming.ipynb #b69d953c
+@method_of(SoundBuffer)
 def _fill(self:SoundBuffer,
           blocks # (n,) samples each
          ):
@@ -105,6 +107,7 @@ def _fill(self:SoundBuffer,
         self.error = e
     self.close()
 
+@method_of(SoundBuffer)
 def _close(self:SoundBuffer):
     "No more blocks come"
     with self.changed:
@@ -129,7 +132,7 @@ def _iterate(self:SoundBuffer):
     if self.error:
         raise self.error
 
-SoundBuffer.fill, SoundBuffer.close, SoundBuffer.__iter__ = _fill, _close, _iterate
+SoundBuffer.__iter__ = _iterate
 
 # %% ../nbs/library/Streaming.ipynb #d8a840f7
 def buffered(blocks, # (n,) samples each

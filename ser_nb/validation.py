@@ -13,7 +13,7 @@ import pandas as pd
 
 from .corpora import parse_name
 from .corpus_adapters import corpus_facts
-from .files import fingerprint
+from .files import fingerprint, method_of
 from .metrics import (class_report, cross_fitted_abstention, ece, plot_class_f1, plot_confusion,
                             plot_reliability, predicted, probabilities, protocol_scores, risk_coverage,
                             scores_by_group, split_scores)
@@ -23,10 +23,10 @@ from .splits import cross_validate, nearest_neighbour, speaker_names
 # %% ../nbs/library/Validation.ipynb #a1000006
 _SHOWN = ['uar', 'accuracy', 'accuracy_sd', 'macro_f1', 'min_class_f1', 'min_class_f1_sd', 'classes', 'folds']
 
-def _certain(judged):
+def _correct_and_confidence(predictions):
     "(n,) whether a predicted emotion is right, and (n,) its probability"
-    proba, _ = probabilities(judged, 'emotion')
-    return (predicted(judged, 'emotion') == judged.emotion).to_numpy(), proba.max(axis=1)
+    proba, _ = probabilities(predictions, 'emotion')
+    return (predicted(predictions, 'emotion') == predictions.emotion).to_numpy(), proba.max(axis=1)
 
 def check_counts(splits:int, # random splits
                  folds:int # folds of unseen speakers; -1 = all
@@ -43,7 +43,7 @@ class Validation:
 
     Example:
         v = Validation(run, 'svm', fit_predict, columns)
-        judged = v.measure('unseen_speakers', v.folds('unseen_speakers', unseen_speakers(rows)))
+        predictions = v.measure('unseen_speakers', v.folds('unseen_speakers', unseen_speakers(rows)))
         v.table('unseen_speakers')
     """
     def __init__(self, run, # run folder, for figures and for finished folds
@@ -58,6 +58,7 @@ class Validation:
         self.scores, self.not_measured = {}, {}
 
 # %% ../nbs/library/Validation.ipynb #a1000008
+@method_of(Validation)
 def _folds(self, name:str, # of a protocol
            protocol, # generator of (fold, train, test)
            n:int=-1 # of its folds; -1 = all
@@ -70,15 +71,15 @@ def _folds(self, name:str, # of a protocol
         print(f'{name}: not measured ({e})')
         return []
 
+@method_of(Validation)
 def _baseline(self, train:pd.DataFrame, # training rows
               test:pd.DataFrame # test rows
              ) -> np.ndarray: # (n_clips,) labels
     "The label of the nearest training clip"
     return nearest_neighbour(train, test, self.columns)
 
-Validation.folds, Validation.baseline = _folds, _baseline
-
 # %% ../nbs/library/Validation.ipynb #257ef6c5
+@method_of(Validation)
 def _measure(self, name:str, # of a protocol
              parts, # (fold, train, test)
              target:str='emotion', # or label
@@ -89,63 +90,64 @@ def _measure(self, name:str, # of a protocol
     if not parts:
         return None
     timed = 'train_split' if target == 'label' else 'train_fold'
-    judged = cross_validate(uncalibrated or self.fit, parts, self.run, self.key or self.model, self.timings, timed)
+    predictions = cross_validate(uncalibrated or self.fit, parts, self.run, self.key or self.model, self.timings, timed)
     compared = cross_validate(lambda train, test, fold: self.baseline(train, test), parts)
-    self.scores[name] = {self.model: protocol_scores(judged, target), '1nn': protocol_scores(compared, target)}
+    self.scores[name] = {self.model: protocol_scores(predictions, target), '1nn': protocol_scores(compared, target)}
     if uncalibrated: del self.scores[name][self.model]['ece']
-    return judged
+    return predictions
 
+@method_of(Validation)
 def _table(self, name:str # of a protocol
           ) -> pd.DataFrame: # a column a model; empty where nothing was measured
     "The scores of a protocol"
     found = pd.DataFrame(self.scores.get(name, {}))
     return found.loc[[row for row in _SHOWN if row in found.index]]
 
-Validation.measure, Validation.table = _measure, _table
-
 # %% ../nbs/library/Validation.ipynb #a1000011
-def _of_names(judged):
+def _of_names(predictions):
     "Columns with the intensity and the sentence of each clip, '' where its name does not tell"
     def told(file):
         try: return parse_name(file)
         except ValueError: return dict(intensity='', statement='')
-    clips = [told(file) for file in judged.file]
+    clips = [told(file) for file in predictions.file]
     return dict(intensity=[c['intensity'] for c in clips], sentence=[c['statement'] for c in clips])
 
-def _details(self, judged # predictions of measure, or None
+@method_of(Validation)
+def _details(self, predictions # predictions of measure, or None
             ) -> list: # tables: by emotion, and by group
     "Scores of unseen speakers by emotion and by group; the confusion matrix goes to the run folder"
-    if judged is None:
+    if predictions is None:
         return []
-    emotions = predicted(judged, 'emotion')
-    named = judged.assign(speaker=speaker_names(judged), **_of_names(judged)) # two speakers of one name are two rows
+    emotions = predicted(predictions, 'emotion')
+    speakers = speaker_names(predictions) # two speakers of one name are two rows
+    named = predictions.assign(speaker=speakers, **_of_names(predictions))
     groups = scores_by_group(named, emotions, by=('gender', 'intensity', 'sentence', 'speaker'))
     self.scores['unseen_speakers'][self.model]['groups'] = groups.to_dict('records')
-    title = f'Unseen speakers: {np.mean(emotions == judged.emotion):.1%} of {len(judged):,} clips right'
-    save_figure(plot_confusion(judged.emotion, emotions, title), self.run, 'confusion_unseen')
-    return [class_report(judged.emotion, emotions).round(3), groups.round(3)]
+    title = f'Unseen speakers: {np.mean(emotions == predictions.emotion):.1%} of {len(predictions):,} clips right'
+    save_figure(plot_confusion(predictions.emotion, emotions, title), self.run, 'confusion_unseen')
+    return [class_report(predictions.emotion, emotions).round(3), groups.round(3)]
 
 # %% ../nbs/library/Validation.ipynb #318aeab9
-def _confidence(self, judged # predictions of measure, or None
+@method_of(Validation)
+def _confidence(self, predictions # predictions of measure, or None
                ) -> list: # tables: risk and coverage, and thresholds across folds
     "The risk-coverage curve of clips that no training had"
-    if judged is None:
+    if predictions is None:
         return []
-    right, confidence = _certain(judged)
+    right, confidence = _correct_and_confidence(predictions)
     curve = risk_coverage(right, confidence)
     tables = [curve.round(3)]
-    if judged.fold.nunique() > 1:
-        tables.append(cross_fitted_abstention(judged).tail(1).round(3))
+    if predictions.fold.nunique() > 1:
+        tables.append(cross_fitted_abstention(predictions).tail(1).round(3))
     return tables
 
-Validation.details, Validation.confidence = _details, _confidence
-
 # %% ../nbs/library/Validation.ipynb #a1000014
+@method_of(Validation)
 def _random_split(self, test:pd.DataFrame, # test rows
                   proba:np.ndarray, # (n_clips, n_labels)
                   labels:list, # (n_labels,)
                   compared, # (n_clips,) labels by the baseline
-                  judged=None # predictions on unseen speakers, for the reliability diagram
+                  predictions=None # predictions on unseen speakers, for the reliability diagram
                  ):
     "Scores and figures of the model that is kept, on a random split"
     y = np.array(labels)[proba.argmax(axis=1)]
@@ -157,13 +159,12 @@ def _random_split(self, test:pd.DataFrame, # test rows
     save_figure(plot_confusion(test.label, y, title), self.run, 'confusion')
     save_figure(plot_class_f1(class_report(test.label, y)), self.run, 'class_f1')
     curves = {'random split': (right, confidence)}
-    if judged is not None:
-        curves['unseen speakers'] = _certain(judged)
+    if predictions is not None:
+        curves['unseen speakers'] = _correct_and_confidence(predictions)
     save_figure(plot_reliability(curves), self.run, 'reliability')
 
-Validation.random_split = _random_split
-
 # %% ../nbs/library/Validation.ipynb #08866631
+@method_of(Validation)
 def _data(self, train:pd.DataFrame, # training rows
           test:pd.DataFrame, # test rows
           more=None # clips of other corpora that train besides
@@ -174,5 +175,3 @@ def _data(self, train:pd.DataFrame, # training rows
     return dict(corpora=corpora, not_measured=self.not_measured, train=len(train), test=len(test),
                 more=0 if more is None else len(more), train_fingerprint=fingerprint(train),
                 test_fingerprint=fingerprint(test))
-
-Validation.data = _data
