@@ -357,7 +357,8 @@ def scan_all(source:str|Path, # a folder with sound and zip archives, or a table
     folders, refused = unpack_all(zips, archives)
     scanned = [scan(f, adapters=load_adapters(adapters)) for f in [source, *folders]]
     left = [rejected[~rejected.path.str.lower().str.endswith('.zip')] for _, rejected in scanned]
-    return without_copies(pd.concat([clips for clips, _ in scanned]), pd.concat([refused, *left]))
+    clips = complete_clips(pd.concat([clips for clips, _ in scanned], ignore_index=True)) # one set of labels
+    return without_copies(clips, pd.concat([refused, *left]))
 
 # %% ../nbs/Combining_Datasets.ipynb #d1000006
 __getattr__ = deprecated_names('ser_nb.combining_datasets', {

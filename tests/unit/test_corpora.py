@@ -1,12 +1,15 @@
 "Any corpus: published names, patterns, tables and the formats of others"
 import os
+import shutil
 import time
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 
+from ser_nb.combining_datasets import scan_all
 from ser_nb.corpora import CLIP_COLUMNS, complete_clips, read_clips, with_target, write_clips
 from ser_nb.corpus_adapters import (
     clips_from_folders,
@@ -345,3 +348,23 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, read):
     (tmp_path/'db.yaml').write_text('tables: {files: {columns: {emotion: {}}}}')
     (tmp_path/name).write_bytes('file_name,emotion\nä.wav,Ärger\n'.encode('latin-1'))
     with pytest.raises(ValueError, match=f'{name}: not .* in UTF-8'): read(tmp_path)
+
+
+# ---- from clips to DATASET/
+
+def tone(path, f0=200., seconds=.1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, .1 * np.sin(2 * np.pi * f0 * np.arange(int(8000 * seconds)) / 8000), 8000)
+
+
+@pytest.mark.parametrize('zipped', [(), ('emovo',), ('turev',), ('emovo', 'turev', 'rav')])
+def test_corpora_with_and_without_genders_get_one_set_of_labels_however_they_are_packed(tmp_path, zipped):
+    names = 'rav/03-01-05-01-01-01-03.wav', 'emovo/rab-f1-b1.wav', 'turev/Angry/1157_kz_acik.wav'
+    for f0, name in enumerate(names, 200):
+        tone(tmp_path/'mix'/name, f0)
+    for folder in zipped:
+        shutil.make_archive(tmp_path/'mix'/folder, 'zip', tmp_path/'mix'/folder)
+        shutil.rmtree(tmp_path/'mix'/folder)
+    with pytest.warns(UserWarning, match="'female_angry' becomes 'angry'|'male_angry' becomes 'angry'"):
+        clips, _ = scan_all(tmp_path/'mix', tmp_path/'archives')
+    assert len(clips) == 3 and set(clips.label) == {'angry'}
