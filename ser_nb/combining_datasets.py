@@ -62,12 +62,14 @@ def scan(folder:str|Path, # a folder with clips of any corpus known, in any layo
 
 # %% ../nbs/Combining_Datasets.ipynb #631102d6
 def _identities(clips):
-    "What makes two files the same clip: its name in its corpus; in a corpus of your own its path"
+    "What makes two files the same clip: its name in RAVDESS and TESS; elsewhere its name, part and bytes"
     names = []
     for clip in clips.to_dict('records'):
-        known = clip['corpus'] in CORPORA
-        name = (*published_name(clip), '' if known else f"{clip['speaker']} {clip['emotion']} {clip['start_s']}")
-        names.append(name if clip['corpus'] else ('', clip['path'], f"{clip['start_s']}"))
+        part = f"{clip['start_s']}", f"{clip['end_s']} {clip['sha256']}"
+        name = (*published_name(clip), '')
+        if clip['corpus'] not in CORPORA:
+            name = (*name[:2], f"{clip['speaker']} {clip['emotion']} {part[0]}", part[1])
+        names.append(name if clip['corpus'] else ('', clip['path'], *part))
     return pd.Series(names, clips.index, dtype=object)
 
 def without_copies(clips:pd.DataFrame, # a clip table with sha256
@@ -103,9 +105,12 @@ def _targets(clips):
         [dataset_name(c) if c['corpus'] in CORPORA else '' for c in clips.to_dict('records')], clips.index,
         dtype=object)
     targets += clips.path.map(lambda p: Path(p).suffix.lower())
+    taken = set()
     for corpus, own in clips[~clips.corpus.isin(CORPORA)].groupby('corpus'):
         root = os.path.dirname(os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in own.path]))
-        folder = re.sub(r'[^\w.-]', '_', corpus) or 'clips'
+        name = re.sub(r'[^\w.-]', '_', corpus).lstrip('.') or 'clips'
+        folder = next(f for f in (name, *(f'{name}-{n}' for n in range(2, len(clips) + 2))) if f.lower() not in taken)
+        taken.add(folder.lower())
         targets[own.index] = [os.path.join(folder, os.path.relpath(os.path.abspath(p), root)) for p in own.path]
     return targets
 

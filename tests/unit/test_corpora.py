@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from ser_nb.combining_datasets import scan_all
+from ser_nb.combining_datasets import combine, scan_all
 from ser_nb.corpora import CLIP_COLUMNS, complete_clips, read_clips, with_target, write_clips
 from ser_nb.corpus_adapters import (
     clips_from_folders,
@@ -368,3 +368,34 @@ def test_corpora_with_and_without_genders_get_one_set_of_labels_however_they_are
     with pytest.warns(UserWarning, match="'female_angry' becomes 'angry'|'male_angry' becomes 'angry'"):
         clips, _ = scan_all(tmp_path/'mix', tmp_path/'archives')
     assert len(clips) == 3 and set(clips.label) == {'angry'}
+
+
+def test_clips_of_one_name_in_several_folders_stay_and_only_copies_are_left_out(tmp_path):
+    for i, (emotion, take, name) in enumerate((e, t, n) for e in ('angry', 'sad') for t in 'ab' for n in '012'):
+        tone(tmp_path/'A'/emotion/take/f'{name}.wav', 200 + i)
+    (tmp_path/'A'/'sad'/'copy').mkdir()
+    shutil.copy(tmp_path/'A'/'sad'/'a'/'0.wav', tmp_path/'A'/'sad'/'copy'/'0.wav')
+    write_clips(clips_from_folders(tmp_path/'A')[0], tmp_path/'a.csv')
+    clips, rejected = scan_all(tmp_path/'a.csv', tmp_path)
+    assert len(clips) == 12 and [os.path.basename(os.path.dirname(p)) for p in rejected.path] == ['copy']
+    assert rejected.reason.str.startswith('the same bytes as').all()
+    assert combine(clips, tmp_path/'out').path.map(lambda p: open(p, 'rb').read()).nunique() == 12
+
+
+def test_segments_that_start_together_and_end_apart_stay(tmp_path):
+    tone(tmp_path/'a.wav')
+    (tmp_path/'own.csv').write_text('path,emotion,speaker,start_s,end_s\na.wav,joy,s,0,.05\na.wav,joy,s,0,.1\n')
+    assert scan_all(tmp_path/'own.csv', tmp_path)[0].end_s.tolist() == [.05, .1]
+
+
+def test_corpora_whose_names_give_one_folder_keep_their_own_sound(tmp_path):
+    names = 'my corpus', 'my_corpus', 'My_corpus', '..'
+    for f0, name in enumerate(names, 200):
+        tone(tmp_path/str(f0)/'x.wav', f0)
+    rows = [f'{f0}/x.wav,e{f0},s,{name}' for f0, name in enumerate(names, 200)]
+    (tmp_path/'own.csv').write_text('\n'.join(['path,emotion,speaker,corpus', *rows]))
+    clips = scan_all(tmp_path/'own.csv', tmp_path)[0]
+    combined = combine(clips, tmp_path/'out')
+    for before, after in zip(clips.path, combined.path):
+        assert open(before, 'rb').read() == open(after, 'rb').read()
+        assert os.path.realpath(after).startswith(str(tmp_path/'out'/'DATASET'))
