@@ -299,6 +299,25 @@ def _read_format(source):
         return read_audiofolder(source)
     return read_emobox(source) if any(source.glob('*.jsonl')) else None
 
+def _with_emotion(clips, unplaced, source):
+    "The clips that have an emotion; the others are not placed"
+    has = clips.emotion.str.strip() != ''
+    if len(clips) and not has.any():
+        raise ValueError(f'{source}: none of {len(clips):,} clips has an emotion')
+    left = clips.loc[~has, ['path']].assign(reason='it has no emotion')
+    return clips[has].reset_index(drop=True), pd.concat([unplaced, left], ignore_index=True)
+
+def _renamed(clips, words, source):
+    "Emotions by other words; labels follow where they are made of the emotion"
+    words, found = {k.lower(): v for k, v in words.items()}, clips.emotion.str.strip().str.lower()
+    if unused := [w for w in words if w not in set(found)]:
+        raise ValueError(f'{source}: --map {unused[0]}={words[unused[0]]}: no clip has the emotion {unused[0]!r}'
+                         f' (emotions: {_counted(clips.emotion)})')
+    emotion = found.map(words).fillna(clips.emotion)
+    label = clips.label.mask(clips.label == clips.emotion, emotion)
+    label = label.mask(clips.label == clips.gender + '_' + clips.emotion, clips.gender + '_' + emotion)
+    return clips.assign(emotion=emotion, label=label)
+
 def _refuse_empty(source, pattern):
     "Say what to give where no clip was found"
     if Path(source).is_file():
@@ -321,16 +340,16 @@ def read_corpus(source:str|Path, # a folder with sound files, a CSV, or a databa
     "The clips of a source; a `ValueError` says what to give where nothing is recognised"
     if pattern and levels:
         raise ValueError('a pattern and folders of classes: one of the two')
+    found, unplaced = None, pd.DataFrame(columns=['path', 'reason'])
     if pattern:
-        return *clips_from_pattern(source, pattern, words, '', language), None
-    if levels:
-        return *clips_from_folders(source, levels, words, '', language), None
-    found, unplaced, clips = None, pd.DataFrame(columns=['path', 'reason']), _read_format(source)
-    if clips is None:
+        clips, unplaced = clips_from_pattern(source, pattern)
+    elif levels:
+        clips, unplaced = clips_from_folders(source, levels)
+    elif (clips := _read_format(source)) is None:
         found, clips, unplaced = recognise(source, load_adapters(adapters))
-    if words:
-        clips = complete_clips(clips.assign(emotion=clips.emotion.map(lambda w: words.get(w, w)), label=''))
-    return clips, unplaced, found
+    clips, unplaced = _with_emotion(clips, unplaced, source)
+    clips['language'] = clips.language.where(clips.language != '', language)
+    return (_renamed(clips, words, source) if words and len(clips) else clips), unplaced, found
 
 # %% ../nbs/library/Corpus_Formats.ipynb #ea3f4a62
 def corpus_table(source:str|Path, # a folder, or a table

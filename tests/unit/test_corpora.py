@@ -350,6 +350,28 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path, name, read):
     with pytest.raises(ValueError, match=f'{name}: not .* in UTF-8'): read(tmp_path)
 
 
+def test_a_map_renames_words_of_any_case_and_keeps_labels_of_the_tables_own(tmp_path):
+    table = tmp_path/'own.csv'
+    table.write_text('path,emotion,speaker,gender,label\na,Joy,1,male,high\nb,sad,1,male,low\nc,joy,1,male,male_joy\n')
+    clips = read_corpus(table, words=dict(JOY='happy'), language='it')[0]
+    assert clips.emotion.tolist() == ['happy', 'sad', 'happy'] and set(clips.language) == {'it'}
+    assert clips.label.tolist() == ['high', 'low', 'male_happy']
+
+
+@pytest.mark.parametrize('how', [dict(), dict(pattern='{speaker}_{emotion}'), dict(levels=['emotion'])])
+def test_a_word_to_rename_that_no_clip_has_is_refused(folder, how):
+    root = folder('joy/rab-f1-b1.wav', 'joy/anna_joy.wav')
+    with pytest.raises(ValueError, match="--map fear=fearful: no clip has the emotion 'fear'"):
+        read_corpus(root, words=dict(fear='fearful'), **how)
+
+
+def test_clips_without_an_emotion_are_named_and_the_written_table_can_be_read(tmp_path):
+    (tmp_path/'metadata.csv').write_text('file_name,emotion\na.wav,joy\nb.wav,\n')
+    text = corpus_table(tmp_path, out=str(tmp_path/'out.csv'))
+    assert 'not placed: 1 files (it has no emotion)' in text and 'b.wav' in text
+    assert read_clips(tmp_path/'out.csv').file.tolist() == ['a']
+
+
 # ---- from clips to DATASET/
 
 def tone(path, f0=200., seconds=.1):
