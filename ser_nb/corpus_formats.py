@@ -299,6 +299,18 @@ def _read_format(source):
         return read_audiofolder(source)
     return read_emobox(source) if any(source.glob('*.jsonl')) else None
 
+def _refuse_empty(source, pattern):
+    "Say what to give where no clip was found"
+    if Path(source).is_file():
+        raise ValueError(f'{source}: no row is a clip')
+    files = [p.name for p in find_files(source)]
+    seen = f'for instance {files[0]!r}' if files else 'it is empty'
+    raise ValueError(
+        f"{source}: no file fits {pattern or 'a corpus known here'} ({seen}); say how they are named, "
+        "for instance --pattern '{speaker}_{emotion}_{take}', or --folders emotion where the folders are the classes"
+    )
+
+# %% ../nbs/library/Corpus_Formats.ipynb #7a40d2e6
 def _with_emotion(clips, unplaced, source):
     "The clips that have an emotion; the others are not placed"
     has = clips.emotion.str.strip() != ''
@@ -317,17 +329,6 @@ def _renamed(clips, words, source):
     label = clips.label.mask(clips.label == clips.emotion, emotion)
     label = label.mask(clips.label == clips.gender + '_' + clips.emotion, clips.gender + '_' + emotion)
     return clips.assign(emotion=emotion, label=label)
-
-def _refuse_empty(source, pattern):
-    "Say what to give where no clip was found"
-    if Path(source).is_file():
-        raise ValueError(f'{source}: no row is a clip')
-    files = [p.name for p in find_files(source)]
-    seen = f'for instance {files[0]!r}' if files else 'it is empty'
-    raise ValueError(
-        f"{source}: no file fits {pattern or 'a corpus known here'} ({seen}); say how they are named, "
-        "for instance --pattern '{speaker}_{emotion}_{take}', or --folders emotion where the folders are the classes"
-    )
 
 # %% ../nbs/library/Corpus_Formats.ipynb #3a202296
 def read_corpus(source:str|Path, # a folder with sound files, a CSV, or a database in a format of others

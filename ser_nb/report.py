@@ -83,6 +83,7 @@ def score_table(metrics:dict # of read_run
     table = pd.DataFrame(list(rows.values()), columns=['classes', *_SCORES], dtype=object)
     return table.set_index(_index(rows, ['protocol', 'model']))
 
+# %% ../nbs/library/Report.ipynb #7a40d2e8
 _COUNTED = { # counts of the job combine
     'left_out': 'left out: {:,} (rejected.csv names each file or clip, and why).',
     'without_gender': 'labels are emotions alone: the gender of {:,} clips is unknown.'}
@@ -93,7 +94,8 @@ def score_notes(metrics:dict # of read_run
     lines, protocols = [], {s['protocol'] for s in metrics['scores']}
     if any(p.startswith('random_80_20') for p in protocols):
         lines.append('random_80_20: optimistic, the test speakers are in the training set.')
-    lines += [text.format(n) for name, text in _COUNTED.items() if isinstance(n := metrics['data'].get(name), int) and n]
+    counts = {name: n for name in _COUNTED if isinstance(n := metrics['data'].get(name), int) and n}
+    lines += [_COUNTED[name].format(n) for name, n in counts.items()]
     missing = metrics['data'].get('not_measured')
     for protocol, reason in missing.items() if isinstance(missing, dict) else ():
         lines.append(f'{protocol}: not measured, {reason}.')

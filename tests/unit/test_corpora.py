@@ -421,3 +421,33 @@ def test_corpora_whose_names_give_one_folder_keep_their_own_sound(tmp_path):
     for before, after in zip(clips.path, combined.path):
         assert open(before, 'rb').read() == open(after, 'rb').read()
         assert os.path.realpath(after).startswith(str(tmp_path/'out'/'DATASET'))
+
+
+def test_a_wrong_row_is_named_among_the_rejected_and_the_others_are_combined(tmp_path):
+    tone(tmp_path/'a.wav')
+    (tmp_path/'own.csv').write_text(
+        'path,emotion,speaker,start_s,end_s,corpus\na.wav,joy,s,,,ours\na.wav,,s,,,ours\na.wav,sad,s,-1,,ours\n'
+        'a.wav,sad,s,9,,ours\na.wav,sad,s,0,9,ours\na.wav,sad,s1,,,tess\n')
+    clips, rejected = scan_all(tmp_path/'own.csv', tmp_path)
+    assert clips.emotion.tolist() == ['joy']
+    reasons = '\n'.join(sorted(rejected.path + ': ' + rejected.reason))
+    assert f"{tmp_path}/own.csv: row 2, column 'emotion': '' is not an emotion; every clip needs one" in reasons
+    assert f"{tmp_path}/own.csv: row 3, column 'start_s'" in reasons
+    assert f'{tmp_path}/a.wav: a clip starts at 9 s, the file ends at 0.1 s' in reasons
+    assert f'{tmp_path}/a.wav: a clip ends at 9 s, the file at 0.1 s' in reasons
+    assert f"{tmp_path}/a.wav: tess has no clip of speaker 's1', emotion 'sad'" in reasons and len(rejected) == 5
+
+
+def test_genders_of_a_table_may_be_written_as_in_names_and_other_words_are_told(tmp_path):
+    (tmp_path/'own.csv').write_text('path,emotion,speaker,gender,label\na,joy,1,F,\nb,sad,2, Male,male_sad\n')
+    assert read_clips(tmp_path/'own.csv').label.tolist() == ['female_joy', 'male_sad']
+    (tmp_path/'own.csv').write_text('path,emotion,speaker,gender\na,joy,1,F\nb,sad,2,other\n')
+    with pytest.warns(UserWarning, match="own.csv, row 2, column 'gender': 'other' is neither female nor male"):
+        clips = read_clips(tmp_path/'own.csv')
+    assert clips.gender.tolist() == ['female', 'other'] and clips.label.tolist() == ['joy', 'sad']
+
+
+def test_a_wrong_row_does_not_take_the_gender_from_the_labels_of_the_others(tmp_path):
+    (tmp_path/'own.csv').write_text('path,emotion,speaker,gender\na,joy,1,female\nb,,2,\n')
+    with pytest.warns(UserWarning, match='rows left out: 1 of 2'):
+        assert read_clips(tmp_path/'own.csv', errors='skip').label.tolist() == ['female_joy']

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 import soundfile as sf
@@ -12,7 +13,8 @@ from click.testing import CliRunner
 from conftest import ROOT
 
 from ser_nb.command_line import main
-from ser_nb.pipeline import JOBS, notebook_path, setup_code, skipped_cells
+from ser_nb.corpora import read_clips
+from ser_nb.pipeline import JOBS, notebook_path, plan, setup_code, skipped_cells
 
 pytestmark = pytest.mark.unit
 COMMAND = [
@@ -144,3 +146,14 @@ def test_the_command_of_version_0_1_still_starts():
             "import sys; sys.argv = ['ser-nb', '--version']\nfrom ser_nb.pipeline import main; main()"],
         capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and 'version' in done.stdout
+
+
+def test_a_table_saved_by_a_spreadsheet_is_taken_and_one_with_semicolons_is_told_so(tmp_path):
+    rows = 'path,emotion,speaker\na.wav,joy,s\n'
+    (tmp_path/'own.csv').write_bytes(b'\xef\xbb\xbf' + rows.encode())
+    plan(['combine'], data=str(tmp_path/'own.csv'))
+    assert read_clips(tmp_path/'own.csv').emotion.tolist() == ['joy']
+    for separator, name in ((';', 'semicolons'), ('\t', 'tabs')):
+        (tmp_path/'own.csv').write_text(rows.replace(',', separator))
+        with pytest.raises(click.UsageError, match=f'{name} separate its columns, and commas should'):
+            plan(['combine'], data=str(tmp_path/'own.csv'))
