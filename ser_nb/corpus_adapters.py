@@ -194,8 +194,10 @@ def recognise(folder:str|Path, # a folder with sound files, in any layout
               adapters:dict=None # name -> Adapter; without it, those of the package
              ) -> tuple: # the corpora found, the clips (CLIP_COLUMNS), the files not placed (path, reason)
     "Find out which corpora a folder holds, from the names alone"
-    adapters, paths = adapters or load_adapters(), [str(p) for p in find_files(folder)]
-    unplaced = {_shown(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
+    adapters, unread = adapters or load_adapters(), {}
+    paths = [str(p) for p in find_files(folder, unread)]
+    unplaced = {_shown(p): reason for p, reason in unread.items()}
+    unplaced |= {_shown(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
     paths = [p for p in paths if _is_utf8(p)]
     sounds = [p for p in paths if Path(p).suffix.lower() in SOUND_SUFFIXES]
     found = {

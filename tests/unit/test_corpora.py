@@ -451,3 +451,26 @@ def test_a_wrong_row_does_not_take_the_gender_from_the_labels_of_the_others(tmp_
     (tmp_path/'own.csv').write_text('path,emotion,speaker,gender\na,joy,1,female\nb,,2,\n')
     with pytest.warns(UserWarning, match='rows left out: 1 of 2'):
         assert read_clips(tmp_path/'own.csv', errors='skip').label.tolist() == ['female_joy']
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_come_out(folder, monkeypatch):
+    root, scandir = folder('open/rab-f1-b1.wav', 'shut/gio-f1-b1.wav'), os.scandir
+    def refuse(path):
+        if os.path.basename(path) == 'shut':
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+    monkeypatch.setattr(os, 'scandir', refuse)
+    with pytest.warns(UserWarning, match='shut: a folder that cannot be read: Permission denied'):
+        _, clips, unplaced = recognise(root)
+    assert clips.file.tolist() == ['rab-f1-b1'] and unplaced.path.tolist() == [str(root/'shut')]
+
+
+def test_a_table_written_through_a_link_finds_its_files(tmp_path):
+    (tmp_path/'deep'/'er').mkdir(parents=True)
+    (tmp_path/'link').symlink_to(tmp_path/'deep'/'er')
+    tone(tmp_path/'B'/'anna_joy.wav')
+    tone(tmp_path/'deep'/'er'/'in'/'ben_joy.wav')
+    for source in ('B', 'link'):
+        corpus_table(tmp_path/source, '{speaker}_{emotion}', out=str(tmp_path/'link'/'clips.csv'))
+        assert os.path.isfile(read_clips(tmp_path/'link'/'clips.csv').path[0])
+    assert 'in/ben_joy.wav' in (tmp_path/'link'/'clips.csv').read_text() # and can move with its folder

@@ -157,3 +157,15 @@ def test_a_table_saved_by_a_spreadsheet_is_taken_and_one_with_semicolons_is_told
         (tmp_path/'own.csv').write_text(rows.replace(',', separator))
         with pytest.raises(click.UsageError, match=f'{name} separate its columns, and commas should'):
             plan(['combine'], data=str(tmp_path/'own.csv'))
+
+
+def test_paths_of_a_call_are_those_of_its_folder_and_not_of_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'my.toml').touch()
+    (_, given), = plan(['combine'], [('adapters', 'my.toml')])
+    assert given['adapters'] == str(tmp_path/'my.toml')
+    for value, taken in (('mycache', str(tmp_path/'mycache')), ('', ''), ('none', 'none')):
+        (_, given), = plan(['extract'], [('cache', value)])
+        assert given['cache'] == taken
+    with pytest.raises(click.UsageError, match='adapters: no.toml: there is no such file'):
+        plan(['combine'], [('adapters', 'no.toml')])
