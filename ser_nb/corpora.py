@@ -18,8 +18,8 @@ if TYPE_CHECKING: # the functions that make tables import it
 __all__ = ['EMOTIONS', 'GENDERS', 'LABELS', 'CORPORA', 'PREDICTION_COLUMNS', 'MAX_LABEL', 'TESS_WORDS', 'TESS_SPEAKERS',
            'TESS_EMOTIONS', 'CLIP_COLUMNS', 'NUMBER_COLUMNS', 'NEEDED_COLUMNS', 'label_of', 'split_label',
            'order_labels', 'parse_ravdess', 'parse_tess', 'parse_name', 'dataset_name', 'published_name',
-           'emotion_mapping', 'find_files', 'complete_clips', 'write_clips', 'read_table', 'corpus_name', 'read_clips',
-           'with_target']
+           'emotion_mapping', 'find_files', 'fill_labels', 'complete_clips', 'write_clips', 'read_table',
+           'check_columns', 'corpus_name', 'read_gender', 'read_rows', 'read_clips', 'with_target']
 
 # %% ../nbs/library/Corpora.ipynb #98cd3c7c
 EMOTIONS = ('neutral', 'calm', 'happy', 'sad', 'angry', 'fearful', 'disgust', 'surprised')
@@ -164,12 +164,14 @@ def emotion_mapping() -> pd.DataFrame: # one row an emotion
     ).set_index('number')
 
 # %% ../nbs/library/Corpora.ipynb #88a1eed3
-def find_files(folder:str|Path # where to look; links to folders are followed, once each
+def find_files(folder:str|Path, # where to look; links to folders are followed, once each
+               unread:dict=None # takes the folders that cannot be read, and why; a warning names them
               ) -> list: # sorted paths of all files but the system's own (.DS_Store, Thumbs.db, __MACOSX)
     "All files below a folder"
     if not Path(folder).is_dir(): raise NotADirectoryError(f'{folder}: there is no such folder')
-    found, seen = [], set()
-    for at, dirs, files in os.walk(folder, followlinks=True):
+    found, seen, failed = [], set(), {}
+    def note(error): failed[str(error.filename)] = f'a folder that cannot be read: {error.strerror}'
+    for at, dirs, files in os.walk(folder, onerror=note, followlinks=True):
         seen.add(os.path.realpath(at))
         dirs[:] = [
             d
@@ -177,6 +179,10 @@ def find_files(folder:str|Path # where to look; links to folders are followed, o
             if os.path.realpath(os.path.join(at, d)) not in seen and d != '__MACOSX' and not d.startswith('.')
         ]
         found += [Path(at)/f for f in files if not f.startswith('.') and f not in ('Thumbs.db', 'desktop.ini')]
+    for path, reason in failed.items():
+        warnings.warn(f'{path}: {reason}', stacklevel=2)
+    if unread is not None:
+        unread.update(failed)
     return sorted(found)
 
 # %% ../nbs/library/Corpora.ipynb #62d989ee
@@ -186,15 +192,23 @@ NUMBER_COLUMNS = ('start_s', 'end_s', 'sample_rate', 'channels', 'duration_s')
 NEEDED_COLUMNS = ('path', 'speaker', 'emotion') # of a CSV of your own; the file's name follows from its path
 _CLIP_TEXT = {c: str for c in CLIP_COLUMNS if c not in NUMBER_COLUMNS}
 
-def _fill_labels(clips):
+def fill_labels(clips:pd.DataFrame # a table with label, gender and emotion as text
+               ) -> pd.Series: # labels: all with the gender, or none
     "Labels as they are, and made of gender and emotion where they are missing"
     whole = len(clips) and clips.gender.isin(GENDERS).all()
-    made = clips.gender + '_' + clips.emotion if whole else clips.emotion
-    return clips.label.where(clips.label != '', made)
+    made = clips.gender + '_' + clips.emotion
+    labels = clips.label.where(clips.label != '', made if whole else clips.emotion)
+    gendered, plain = labels == made, (labels == clips.emotion) & (labels != '')
+    if not gendered.any() or not plain.any():
+        return labels
+    warnings.warn(
+        f'labels: {plain.sum():,} of {len(clips):,} clips have none with a gender, so it is left out of all:'
+        f' {labels[gendered].iloc[0]!r} becomes {clips.emotion[gendered].iloc[0]!r}', stacklevel=3)
+    return labels.mask(gendered, clips.emotion)
 
-def complete_clips(clips:pd.DataFrame # a table with path, speaker and emotion at least
-                  ) -> pd.DataFrame: # CLIP_COLUMNS first, then the table's other columns
-    "Add the clip table's missing columns"
+# %% ../nbs/library/Corpora.ipynb #7a40d2e2
+def _add_columns(clips):
+    "The table with every column of CLIP_COLUMNS, text as text"
     clips = clips.copy()
     if 'file' not in clips:
         clips['file'] = [os.path.splitext(os.path.basename(p))[0] for p in clips.path]
@@ -203,15 +217,27 @@ def complete_clips(clips:pd.DataFrame # a table with path, speaker and emotion a
             clips[column] = float('nan') if column in NUMBER_COLUMNS else ''
         elif column not in NUMBER_COLUMNS and (clips[column].dtype != 'str' or clips[column].isna().any()):
             clips[column] = clips[column].fillna('').astype(str)
-    clips['label'] = _fill_labels(clips)
+    return clips
+
+def complete_clips(clips:pd.DataFrame # a table with path, speaker and emotion at least
+                  ) -> pd.DataFrame: # CLIP_COLUMNS first, then the table's other columns
+    "Add the clip table's missing columns"
+    clips = _add_columns(clips)
+    clips['label'] = fill_labels(clips)
     return clips[CLIP_COLUMNS + [c for c in clips if c not in CLIP_COLUMNS]]
 
 # %% ../nbs/library/Corpora.ipynb #8914b758
 def _relative_to(paths, root):
     "Paths from a folder: one look at each folder, not at each file"
     folders = paths.map(os.path.dirname)
-    near = {f: Path(os.path.relpath(os.path.abspath(f), root)).as_posix() for f in folders.unique()}
-    return (folders.map(near) + '/' + paths.map(os.path.basename)).str.removeprefix('./')
+    real = os.path.realpath(root)
+    def near(folder):
+        way = os.path.relpath(os.path.abspath(folder), root)
+        if way.startswith('..') and real != root: # '..' of a link is that of its target
+            way = os.path.relpath(os.path.realpath(folder), real)
+        return Path(way).as_posix()
+    ways = {f: near(f) for f in folders.unique()}
+    return (folders.map(ways) + '/' + paths.map(os.path.basename)).str.removeprefix('./')
 
 def write_clips(clips:pd.DataFrame, # a clip table
                 path:str|Path): # the CSV file
@@ -260,21 +286,28 @@ def _bad_rows(clips, numbers):
     yield 'start_s', start < 0, 'a time in the file: 0 or more seconds'
     yield 'end_s', end <= start.fillna(0), 'after start_s'
 
-def _check_clips(clips, numbers, path, errors):
-    "Rows that are right; a warning for the first that is not, or an error: on request, and where none is right"
-    import pandas as pd
-    good, first = pd.Series(True, clips.index), ''
+def _row_faults(clips, numbers):
+    "{place of a wrong row: what is wrong in it}"
+    faults = {}
     for column, wrong, right in _bad_rows(clips, numbers):
-        if wrong.any() and not first:
-            row = clips.loc[wrong.idxmax()]
-            right = right.format(gender=row.gender[:20], emotion=row.emotion[:20])
-            first = f'{path}, row {wrong.argmax() + 1}, column {column!r}: {str(row[column])[:40]!r} is not {right}'
-        good &= ~wrong
-    if first and (errors == 'raise' or not good.any()):
-        raise ValueError(first)
-    if first:
-        warnings.warn(f'{first} (rows left out: {(~good).sum():,} of {len(good):,})', stacklevel=3)
-    return good
+        rows = clips[wrong]
+        for i, row in zip(rows.index, rows.to_dict('records')):
+            should = right.format(gender=row['gender'][:20], emotion=row['emotion'][:20])
+            faults.setdefault(i, f'row {i + 1}, column {column!r}: {str(row[column])[:40]!r} is not {should}')
+    return faults
+
+# %% ../nbs/library/Corpora.ipynb #7a40d2e4
+def check_columns(columns, # of a CSV file
+                  path:str|Path # of the file, for the message
+                 ):
+    "Refuse a table without a column that clips need; a `ValueError` names it"
+    missing = [c for c in NEEDED_COLUMNS if c not in columns]
+    if not missing:
+        return
+    separators = [name for sign, name in {';': 'semicolons', '\t': 'tabs'}.items() if sign in ''.join(columns)]
+    hint = f'; {separators[0]} separate its columns, and commas should' if separators else ''
+    raise ValueError(f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)};'
+                     f' the others may be absent){hint}')
 
 # %% ../nbs/library/Corpora.ipynb #ab134f83
 def corpus_name(path:str|Path # a table of clips
@@ -283,26 +316,61 @@ def corpus_name(path:str|Path # a table of clips
     path = Path(path).absolute()
     return path.parent.name if path.stem in ('clips', 'metadata', 'table', 'data') else path.stem
 
-def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and emotion
-               errors:str='raise' # 'skip' leaves bad rows out, with a warning
-              ) -> pd.DataFrame: # the clip table, paths joined with the file's folder
-    "Read a clip table; a missing column or a wrong value is refused by name"
+# %% ../nbs/library/Corpora.ipynb #6c1f0e03
+_GENDER_WORDS = {'female': 'f|w|fem|female|wom[ae]n|girl', 'male': 'm|mal|male|m[ae]n|boy'}
+
+def read_gender(values:pd.Series # words of any corpus
+               ) -> pd.Series: # 'female', 'male' or '': unknown words are no gender
+    "Genders in the clip table's words"
+    words = values.astype(str).str.strip()
+    def meant(word):
+        return next((g for g, spelt in _GENDER_WORDS.items() if re.fullmatch(spelt, word, re.IGNORECASE)), '')
+    return words.map({word: meant(word) for word in words.unique()}).astype(str)
+
+def _genders(clips, path):
+    "Genders in the clip table's words; others stay, and a warning names the first"
+    known, given = read_gender(clips.gender), clips.gender.str.strip()
+    other = (known == '') & (given != '')
+    if other.any():
+        warnings.warn(f"{path}, row {other.argmax() + 1}, column 'gender': {given[other].iloc[0][:40]!r} is neither"
+                      f' female nor male, and makes no label (rows: {other.sum():,})', stacklevel=4)
+    return known.where(~other, clips.gender)
+
+# %% ../nbs/library/Corpora.ipynb #6c1f0e05
+def read_rows(path:str|Path # a clips.csv, or any CSV with path, speaker and emotion
+             ) -> tuple: # the clip table, paths joined with the file's folder; the rows that are wrong (path, reason)
+    "Read a clip table as far as it is right; a `ValueError` where a column is missing or no row is right"
     import pandas as pd
     clips = read_table(path, _CLIP_TEXT, 'a clip table')
-    if missing := [c for c in NEEDED_COLUMNS if c not in clips]:
-        raise ValueError(
-            f'{path}: column {missing[0]!r} is missing (needed: {", ".join(NEEDED_COLUMNS)}; the others may be absent)'
-        )
+    check_columns(clips.columns, path)
     if 'corpus' not in clips:
         clips['corpus'] = corpus_name(path)
-    clips = complete_clips(clips)
+    clips = _add_columns(clips)
+    clips['gender'] = _genders(clips, path)
     numbers = {c: pd.to_numeric(clips[c], errors='coerce').astype(float) for c in NUMBER_COLUMNS}
-    good = _check_clips(clips, numbers, path, errors)
+    faults = _row_faults(clips, numbers)
+    if faults and len(faults) == len(clips):
+        raise ValueError(f'{path}, {next(iter(faults.values()))}')
+    good = ~clips.index.isin(list(faults))
     for column, values in numbers.items():
         whole = column in ('sample_rate', 'channels') and values[good].notna().all()
         clips[column] = values.where(good, 0).astype('int64') if whole else values
     folder = os.fspath(Path(path).parent)
-    return clips.assign(path=[os.path.join(folder, p) for p in clips.path])[good].reset_index(drop=True)
+    clips = clips.assign(path=[os.path.join(folder, p) for p in clips.path])[good].reset_index(drop=True)
+    return complete_clips(clips), pd.DataFrame(dict(path=str(path), reason=list(faults.values())), dtype=object)
+
+# %% ../nbs/library/Corpora.ipynb #6c1f0e06
+def read_clips(path:str|Path, # a clips.csv, or any CSV with path, speaker and emotion
+               errors:str='raise' # 'skip' leaves bad rows out, with a warning
+              ) -> pd.DataFrame: # the clip table, paths joined with the file's folder
+    "Read a clip table; a missing column or a wrong value is refused by name"
+    clips, wrong = read_rows(path)
+    if len(wrong):
+        first, rows = f'{path}, {wrong.reason.iloc[0]}', len(clips) + len(wrong)
+        if errors == 'raise':
+            raise ValueError(first)
+        warnings.warn(f'{first} (rows left out: {len(wrong):,} of {rows:,})', stacklevel=2)
+    return clips
 
 # %% ../nbs/library/Corpora.ipynb #1d4b6051
 def with_target(clips:pd.DataFrame, # a clip table

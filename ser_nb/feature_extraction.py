@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import LONG, SR, load_sound, open_sound, read_sound, trim
-from .corpora import CORPORA, label_of
+from .corpora import CORPORA, fill_labels, label_of
 from .feature_store import (FEATURE_FILES, FeatureCache, cache_dir, cache_keys,
     write_features, write_parquet)
 from .files import deprecated_names
@@ -207,6 +207,10 @@ def _unique_files(meta, clips):
     if segments.any() and 'start_s' in clips:
         starts = pd.to_numeric(clips.start_s, errors='coerce').fillna(0.)
         names[segments] = names[segments] + starts[segments].map('@{:g}'.format)
+        if 'end_s' in clips: # several may start together
+            same = segments & meta.assign(file=names).duplicated(['corpus', 'file'], keep=False)
+            ends = pd.to_numeric(clips.end_s[same], errors='coerce')
+            names.loc[same] = [n if pd.isna(end) else f'{n}-{end:g}' for n, end in zip(names[same], ends)]
     return names
 
 # %% ../nbs/Feature_Extraction.ipynb #0a574d61
@@ -220,8 +224,9 @@ def _metadata(clips):
     meta['file'] = _unique_files(meta, clips)
     unlabelled = meta.label == ''
     if unlabelled.any():
-        pairs = meta.loc[unlabelled, ['gender', 'emotion']].to_numpy()
-        meta.loc[unlabelled, 'label'] = [label_of(gender, emotion) for gender, emotion in pairs]
+        for gender, emotion in meta.loc[unlabelled, ['gender', 'emotion']].drop_duplicates().to_numpy():
+            label_of(gender, emotion) # refuses what makes no label
+    meta['label'] = fill_labels(meta)
     return meta
 
 def _segments(clips):

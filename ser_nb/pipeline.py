@@ -36,7 +36,7 @@ _CLIPS, _FEATURES = {'combine': ('clips', 'clips.csv')}, {'extract': ('features_
 _MODEL = {'train': ('model', 'article'), 'model': ('model', '')} # the shipped model where both were trained
 
 JOBS = {
-    'combine': _job('Combining_Datasets', 'data_dir', ['data_dir']),
+    'combine': _job('Combining_Datasets', 'data_dir', ['data_dir', 'adapters']),
     'extract': _job('Feature_Extraction', 'clips', ['clips'], _CLIPS, more='functionals encoder'),
     'train': _job('Proposed_System', None, ['features_dir'], _FEATURES, epochs=0),
     'model': _job('Emotion_Model', None, ['features_dir'], _FEATURES, splits=5, folds=-1),
@@ -152,15 +152,16 @@ def _check_folder(shown, path):
 
 def _check_table(shown, path):
     "Refuse a file that is no table of clips"
-    from ser_nb.corpora import NEEDED_COLUMNS
+    from ser_nb.corpora import check_columns
     try:
-        with open(path, encoding='utf-8', newline='') as f:
+        with open(path, encoding='utf-8-sig', newline='') as f:
             columns = next(csv.reader(f), [])
     except (OSError, ValueError, csv.Error) as e:
         raise click.UsageError(f'{shown}: {printable(path)}: not a clip table ({str(e)[:80]})') from None
-    if missing := [c for c in NEEDED_COLUMNS if c not in columns]:
-        raise click.UsageError(f'{shown}: {printable(path)}: column {missing[0]!r} is missing (needed: '
-                               f'{", ".join(NEEDED_COLUMNS)}; the others may be absent)')
+    try:
+        check_columns(columns, f'{shown}: {printable(path)}')
+    except ValueError as e:
+        raise click.UsageError(str(e)) from None
 
 # %% ../nbs/library/Pipeline.ipynb #940f3348
 def check_value(job:str, # one of JOBS
@@ -190,6 +191,8 @@ def _steps(jobs, declared, given, out, smoke):
                   for before, (parameter, file) in about['after'].items() if before in jobs}
         own = {n: convert(n, v, declared[job][n]['default']) for n, v in given if n in declared[job]}
         own |= {n: existing_path(n, own[n]) for n in about['paths'] if own.get(n)}
+        if own.get('cache', 'none') not in ('', 'none'): # it need not be there; a job runs in another folder
+            own['cache'] = utf8_path('cache', os.path.abspath(own['cache']))
         for name, value in own.items():
             check_value(job, name, value)
         steps.append((job, ({} if smoke else about['full']) | handed | own | dict(out=str(out))))
