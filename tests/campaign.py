@@ -843,8 +843,10 @@ def odd_graph(path, rng):
     from ser_nb.speech_encoder import import_openvino
     ov = import_openvino() # reports nothing over the network
     import openvino.opset13 as op
+    wanted = len(json.loads(stored('model.json'))['features'])
     width, rank, n_inputs = (
-        rng.choice((660, 660, 660, 1, 180, 661)), rng.choice((2, 2, 2, 1, 3)), rng.choice((1, 1, 1, 2)))
+        rng.choice((wanted, wanted, wanted, 1, 180, wanted + 1)), rng.choice((2, 2, 2, 1, 3)),
+        rng.choice((1, 1, 1, 2)))
     xs = [op.parameter([-1, *[width] * (rank - 1)], np.float32) for _ in range(n_inputs)]
     x = op.reduce_sum(xs[-1], np.array(range(1, rank), np.int64), False)
     labels = rng.choice((16, 16, 16, 1, 8, 4096))

@@ -75,10 +75,12 @@ def test_the_demo_answers_many_at_once_with_steady_memory_and_tells_those_who_ar
 
 FIRST = """import sys, threading
 import numpy as np
-from ser_nb.prediction import load_openvino, pretrained
+from ser_nb.model_files import load_openvino, read_model_json
+from ser_nb.prediction import pretrained
 network, together, said = load_openvino(pretrained()), threading.Barrier(8), []
+columns = read_model_json(pretrained())['features']
 sys.setswitchinterval(1e-6)
-def ask(): together.wait(); said.append(network(np.zeros((1, 660), np.float32)))
+def ask(): together.wait(); said.append(network(np.zeros((1, len(columns)), np.float32)))
 threads = [threading.Thread(target=ask) for _ in range(8)]
 for t in threads: t.start()
 for t in threads: t.join()
