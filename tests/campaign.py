@@ -998,7 +998,7 @@ def corpora(kind, rng, folder, n):
             own = f'[x]\npattern = {json.dumps(pattern)}\nemotion = {emotion}\nlanguage = "en"\n'.encode()
             (root/'own.toml').write_bytes(mutated(own, rng) if rng.random() < .5 else own)
             args += ['--adapters', root/'own.toml']
-        yield said_no(['corpus', *args], '')
+        yield said_no(['corpus', *args], 'pattern' if kind == 'pattern' else root.name)
 
 
 Door = namedtuple('Door', 'function kinds each short long') # inputs: of a batch, of the short and of the long form
