@@ -9,13 +9,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from conftest import ROOT, no_traceback, only_environment, pythons, run_here, ser_nb
+from conftest import no_traceback, only_environment, pythons, run_here, ser_nb
 from papermill import inspect_notebook
 
 from ser_nb.classifiers import load_classifier
 from ser_nb.combining_datasets import sample_corpus
-from ser_nb.command_line import main
 from ser_nb.corpora import LABELS, read_clips
 from ser_nb.corruptions import CORRUPTIONS
 from ser_nb.feature_extraction import clip_features
@@ -217,23 +215,6 @@ def test_plain_papermill_works_from_another_folder_and_gives_the_same_bytes(whol
     assert done.returncode == 0, done.stderr
     assert 'Passed unknown parameter' not in done.stderr
     assert (tmp_path/'run'/'clips.csv').read_bytes() == (whole_way[0]/'clips.csv').read_bytes()
-
-
-@pytest.mark.parametrize('args, message', [
-    (['trian'], "no job 'trian'; did you mean 'train'?"),
-    (['train', '-p', 'epoch', '3'], "no parameter 'epoch'; did you mean 'epochs'?"),
-    (['train', '-p', 'epochs', 'many'], "parameter epochs: 'many' is not a whole number"),
-    (['train', '-p', 'features_dir', 'nowhere'], 'features_dir: nowhere: there is no such file or folder'),
-    (['extract', '--data', 'nowhere'], '--data: nowhere: there is no such file or folder'),
-    (['--out', 'setup.py'], 'is a file, not a folder')])
-def test_a_wrong_call_is_refused_by_name_before_anything_runs(args, message):
-    before = set((ROOT/'runs').glob('*'))
-    done = CliRunner().invoke(main, ['run', *map(str, args)], prog_name='ser-nb')
-    assert (
-        done.exit_code == 2
-        and isinstance(done.exception, SystemExit)
-        and message in done.output
-        and set((ROOT/'runs').glob('*')) == before)
 
 
 def test_the_command_itself_ends_with_code_2():
