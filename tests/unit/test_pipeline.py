@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from ser_nb.command_line import main
 from ser_nb.corpora import read_clips
-from ser_nb.pipeline import JOBS, notebook_path, plan, setup_code, skipped_cells
+from ser_nb.pipeline import JOBS, job_parameters, notebook_path, plan, setup_code, skipped_cells
 
 pytestmark = pytest.mark.unit
 COMMAND = [
@@ -89,7 +89,9 @@ def test_a_wrong_call_imports_nothing_heavy_and_makes_nothing(call, named, tmp_p
 @pytest.mark.parametrize('job', JOBS)
 def test_help_of_a_job_lists_its_parameters(job):
     done = CliRunner().invoke(main, ['run', job, '--help'])
-    assert done.exit_code == 0 and 'out  str' in done.output and JOBS[job]['notebook'] in done.output
+    assert done.exit_code == 0 and JOBS[job]['notebook'] in done.output
+    for name, parameter in job_parameters(job).items():
+        assert f"{name}  {parameter['type']}" in done.output
 
 
 def test_closed_or_full_standard_output_is_a_failure_of_one_line():
