@@ -117,7 +117,7 @@ def test_the_ladder_runs_on_a_corpus_that_is_neither_ravdess_nor_tess():
     assert set(table.step) == set(steps)
 
 
-def test_two_speakers_of_one_name_in_two_corpora_are_two_speakers(tmp_path):
+def test_two_speakers_of_one_name_are_normalised_and_reported_apart(tmp_path):
     from ser_nb.validation import Validation
     rows = pd.concat([corpus(), corpus().assign(corpus='other')], ignore_index=True)
     names = splits.speaker_names(rows)
