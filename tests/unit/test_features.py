@@ -1,10 +1,8 @@
 "Features: the same numbers however they are reached, and files of features that may be damaged or a stranger's"
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -334,28 +332,3 @@ def test_parquet_of_somebody_else_is_refused_by_its_first_unknown_column(tmp_pat
     write_parquet(rows_of(), rows_of(), tmp_path)
     pd.DataFrame(dict(price=[1])).to_parquet(tmp_path/'test_features'/'part-00000.parquet')
     with pytest.raises(ValueError, match=r"part-00000.parquet: column 'file' is missing$"): read_features(tmp_path)
-
-
-# ---- workers
-
-@pytest.mark.skipif(not Path('/proc').is_dir(), reason='processes are looked up in /proc')
-def test_workers_end_with_a_killed_parent():
-    code = '''import os, time
-from ser_nb.workers import in_processes
-def work(seconds): print(os.getpid(), flush=True); time.sleep(seconds)
-list(in_processes(work, [600, 600], 2))'''
-    quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    parent = subprocess.Popen([sys.executable, '-c', code], **quiet)
-    workers = [int(parent.stdout.readline()) for _ in range(2)]
-    os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while alive := [w for w in workers if running(w)]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(.1)
-    parent.wait()
-
-
-def running(pid):
-    "Whether a process is there and not only waiting to be reaped"
-    try: return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
-    except OSError: return False
