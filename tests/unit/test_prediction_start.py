@@ -10,7 +10,9 @@ import soundfile as sf
 from ser_nb.audio import SR
 
 pytestmark = pytest.mark.unit
-HEAVY = {'pandas', 'joblib', 'sklearn', 'librosa', 'tensorflow', 'keras', 'matplotlib', 'openvino.tools.ovc'}
+HEAVY = {
+    'pandas', 'joblib', 'sklearn', 'librosa', 'tensorflow', 'keras', 'matplotlib', 'openvino.tools.ovc', 'papermill',
+    'numba', 'gradio', 'h5py'}
 SCRIPT = '''
 import json, sys
 from ser_nb.command_line import main
@@ -31,8 +33,9 @@ def voice(tmp_path):
     return tmp_path/'voice.wav'
 
 
-def test_a_clip_is_predicted_without_the_packages_that_take_long_to_import(voice):
-    done = subprocess.run([sys.executable, '-c', SCRIPT, voice, '--json'], capture_output=True, text=True)
+@pytest.mark.parametrize('how', [(), ('--model', 'functionals')], ids=['default', 'functionals'])
+def test_a_clip_is_predicted_without_the_packages_that_take_long_to_import(voice, how):
+    done = subprocess.run([sys.executable, '-c', SCRIPT, voice, '--json', *how], capture_output=True, text=True)
     assert json.loads(done.stdout)['file'] == str(voice), done.stderr
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert 'openvino' in loaded and not loaded & HEAVY, loaded & HEAVY
