@@ -92,17 +92,16 @@ def test_the_three_formats_hold_what_the_command_prints(sounds, undisturbed, tmp
 def test_two_dask_workers_share_the_files_and_give_the_same_table(sounds, undisturbed, tmp_path):
     pytest.importorskip('distributed')
     from distributed import Client, LocalCluster
-    def seconds_of_work(): return sum(os.times()[:2])
+    def batches_done(dask_worker): return dask_worker.state.executed_count
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host='127.0.0.1', dashboard_address=None) as cluster:
         with Client(cluster) as client:
-            before = client.run(seconds_of_work)
             out = tmp_path/'answers.csv'
             done = ser_nb('predict', sounds, '--out', out, '--dask', cluster.scheduler_address, *MODEL)
-            used = [seconds - before[worker] for worker, seconds in client.run(seconds_of_work).items()]
+            batches = client.run(batches_done)
     assert done.returncode == 1 and '520 files, 2 of them failed' in done.stdout, done.stderr
     assert out.read_bytes() == undisturbed
-    assert len(used) == 2 and min(used) > .25 * max(used), used
+    assert len(batches) == 2 and min(batches.values()) > 0, batches
 
 
 def test_an_address_without_a_scheduler_is_one_line_and_leaves_no_table(sounds, tmp_path):
