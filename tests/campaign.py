@@ -878,7 +878,7 @@ def odd_h5(path, rng):
 
 
 def hostile_runs(kind, rng, folder, n):
-    "A run of a stranger, with the fingerprints that he wants: refused in one line, or answered with finite numbers"
+    "An untrusted run, with fingerprints that fit its files: refused in one line, or answered with finite numbers"
     from ser_nb.files import fingerprint
     from ser_nb.model_files import load_model
     from ser_nb.prediction import pretrained

@@ -165,7 +165,7 @@ def test_features_and_probabilities_of_network_and_classifier_are_the_same_in_bo
 
 
 @pytest.mark.environment
-def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
+def test_a_users_own_run_predicts_the_same_through_openvino(whole_way):
     out, _ = whole_way
     own, test = EmotionModel.load(out), read_features(out)[1]
     proba = predict_proba(load_model(out), test, read_model_json(out)['features'])
@@ -177,7 +177,7 @@ def test_a_run_of_ones_own_predicts_with_its_light_copy(whole_way):
         and read_json(out/'metrics.json')['data']['predicted'] == 190)
 
 
-def test_what_a_model_loses_in_the_wild_is_measured_in_every_way(whole_way):
+def test_robustness_csv_has_a_row_for_every_corruption(whole_way):
     out, _ = whole_way
     table = pd.read_csv(out/'robustness.csv')
     assert list(zip(table.kind, table.value)) == [

@@ -72,7 +72,7 @@ def test_a_prediction_that_cannot_be_written_is_a_failure(where, sound):
     assert done.returncode == 1 and no_traceback(done)
 
 
-def test_a_hint_of_a_missing_package_names_one_that_can_be_installed():
+def test_no_hint_says_pip_install_ser_nb_which_is_not_on_pypi():
     from conftest import ROOT
     for path in [*ROOT.glob('*.md'), *ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('ser_nb/*.py')]:
         assert "pip install 'ser_nb" not in path.read_text(), f'{path}: ser_nb is not published'

@@ -1,4 +1,4 @@
-"Features: the same numbers however they are reached, and files of features that may be damaged or a stranger's"
+"Features: the same numbers however they are reached, and files of features that may be damaged or untrusted"
 import os
 import sqlite3
 import subprocess
@@ -305,7 +305,7 @@ def shape_of(changed):
     dict(values=np.zeros((7, 2), np.float16)), dict(values=np.zeros(12, np.float16)),
     dict(values=np.zeros((6, 2), np.uint8)), dict(columns=np.array(['fn_a', 'fn_b'])),
     dict(columns=np.array([1, 2])), dict(clips=np.array([None] * 6, object))], ids=shape_of)
-def test_a_strangers_npz_of_other_shapes_is_refused_by_name(changed, tmp_path):
+def test_an_untrusted_npz_of_other_shapes_is_refused_by_name(changed, tmp_path):
     write_features(rows_of(), rows_of(), tmp_path)
     write_npz(companion_file(tmp_path/'test_features.csv'), **changed)
     with pytest.raises(ValueError, match="test_functionals.npz: not a file of functionals|column 'fn_a' is not one of"):

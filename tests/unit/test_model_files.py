@@ -1,4 +1,4 @@
-"A stranger's run folder: whatever is in it, reading it ends with a model or with one line that names the file"
+"An untrusted run folder: whatever is in it, reading it ends with a model or with one line that names the file"
 import json
 import os
 import shutil
@@ -186,7 +186,7 @@ def test_xml_that_grows_or_is_none_is_refused(run, text, fault):
     refused(load_openvino, run, fault)
 
 
-def test_a_good_model_of_a_stranger_answers(run):
+def test_a_good_untrusted_model_answers(run):
     x = parameter()
     write_graph(run, [proba(x)], [x])
     np.testing.assert_allclose(load_openvino(run)(np.zeros((3, N_FEATURES))), 1 / N_LABELS, atol=1e-6)

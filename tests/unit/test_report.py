@@ -1,4 +1,4 @@
-"The page of a stranger's run carries nothing of this machine, and a broken record is one line"
+"The page of an untrusted run carries nothing of this machine, and a broken record is one line"
 import json
 import os
 

@@ -90,7 +90,7 @@ def test_a_stopped_run_does_not_train_finished_folds_again(tmp_path):
 
 
 def test_a_finished_fold_is_trained_again_when_a_feature_or_a_label_of_its_rows_has_changed(tmp_path):
-    rows, calls = corpus().assign(loud=[True, False] * 54), [] # a column of a stranger that is no float
+    rows, calls = corpus().assign(loud=[True, False] * 54), [] # a column of an untrusted table that is no float
     feature = splits.feature_columns(rows)[0]
     def fit_predict(train, test, fold):
         calls.append(fold)
