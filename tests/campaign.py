@@ -17,6 +17,8 @@ from collections import Counter, namedtuple
 from functools import lru_cache
 from pathlib import Path
 
+from helpers import command
+
 LONG = os.environ.get('SER_NB_CAMPAIGN') == 'long'
 SEED = os.environ.get('SER_NB_SEED', '') # another one makes other inputs
 SECONDS, MEMORY_MB = 30, 1024 # the most that one input may take, and that all of them may add
@@ -109,17 +111,6 @@ def csv_bytes(table, rng):
 
 
 # doors
-
-def command(*args):
-    "The command in this process: (exit code, output, complaints); what a user would see as a traceback is raised"
-    from click.testing import CliRunner
-
-    from ser_nb.command_line import main
-    done = CliRunner().invoke(main, [str(a) for a in args], prog_name='ser-nb')
-    if done.exception and not isinstance(done.exception, SystemExit): raise done.exception
-    assert done.exit_code in (0, 1, 2) and 'Traceback' not in done.stderr, done.stderr
-    return done.exit_code, done.stdout, done.stderr
-
 
 def said_no(args, name):
     "The outcome of a command: what it refuses, it refuses by name and in few lines"

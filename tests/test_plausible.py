@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from campaign import command
+from helpers import command
 
 from ser_nb.corpora import LABELS
 from ser_nb.feature_store import read_features, write_features

@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from campaign import command, sounds
+from campaign import sounds
 from conftest import ROOT
+from helpers import command
 
 from ser_nb.combining_datasets import scan, unpack
 from ser_nb.corpora import find_files

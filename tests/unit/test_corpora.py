@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from helpers import command
 
 from ser_nb.combining_datasets import combine, scan_all
 from ser_nb.corpora import CLIP_COLUMNS, complete_clips, read_clips, with_target, write_clips
@@ -335,7 +336,6 @@ def test_lines_of_emobox_are_read_with_their_speakers(tmp_path):
 
 
 def test_a_table_in_which_no_row_is_a_clip_is_refused_and_one_with_some_is_read_with_a_warning(tmp_path):
-    from campaign import command
     table = tmp_path/'clips.csv'
     for rows, fault in (('', 'no row is a clip'), ('a.wav,,x\n', "row 1, column 'emotion': '' is not an emotion")):
         table.write_text(f'path,emotion,speaker\n{rows}')

@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from helpers import command
 
 from ser_nb import adaptation
 from ser_nb.combining_datasets import sample_corpus
-from ser_nb.command_line import main
 from ser_nb.feature_store import read_features
 from ser_nb.model_files import shipped_model
 
@@ -30,40 +29,36 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def call(place, monkeypatch, tmp_path):
-    monkeypatch.setenv('SER_NB_SPEAKERS', str(tmp_path))
-    def run(*words): return CliRunner().invoke(main, [str(w) for w in words])
-    return run
+@pytest.fixture(autouse=True)
+def speakers(monkeypatch, tmp_path): monkeypatch.setenv('SER_NB_SPEAKERS', str(tmp_path))
 
 
-def test_an_enrolled_speaker_changes_the_prediction_and_can_be_deleted(call, place):
+def test_an_enrolled_speaker_changes_the_prediction_and_can_be_deleted(place):
     sounds, run = place/'sound'/'Actor_01', place/'run'
     clip = sorted(sounds.glob('*.wav'))[0]
-    done = call('enrol', 'ann', sounds, '--run', run)
-    assert done.exit_code == 0 and 'enrolled with 60 clips' in done.output
-    plain, own, corpus = (json.loads(call('predict', clip, '--run', run, '--json', *how).stdout)
+    code, out, said = command('enrol', 'ann', sounds, '--run', run)
+    assert code == 0 and 'enrolled with 60 clips' in out, said
+    plain, own, corpus = (json.loads(command('predict', clip, '--run', run, '--json', *how)[1])
                           for how in ((), ('--speaker', 'ann'), ('--adapt', sounds)))
     assert plain['emotions'] != own['emotions']
     np.testing.assert_allclose(list(own['emotions'].values()), list(corpus['emotions'].values()), atol=1e-3)
-    assert 'deleted' in call('enrol', 'ann', '--delete').output
-    assert call('enrol').output.strip() == 'nobody is enrolled'
+    assert 'deleted' in command('enrol', 'ann', '--delete')[1]
+    assert command('enrol')[1].strip() == 'nobody is enrolled'
 
 
 @pytest.mark.parametrize('words, reason', [
     (('--speaker', 'nobody'), 'is not enrolled'), (('--speaker', '../x'), 'is no name for a speaker'),
     (('--adapt', 'nowhere'), 'there is no such folder'), (('--speaker', 'a', '--adapt', 'b'), 'give one of them')])
-def test_a_wrong_speaker_is_refused_before_a_model_is_loaded(call, place, words, reason):
+def test_a_wrong_speaker_is_refused_before_a_model_is_loaded(place, words, reason):
     clip = next((place/'sound'/'Actor_01').glob('*.wav'))
-    done = call('predict', clip, '--run', 'no-such-run', *words)
-    assert done.exit_code == 2 and reason in done.output
+    code, _, said = command('predict', clip, '--run', 'no-such-run', *words)
+    assert code == 2 and reason in said
 
 
-def test_a_model_without_a_reference_refuses_to_adapt_in_one_line(call, place, tmp_path):
+def test_a_model_without_a_reference_refuses_to_adapt_in_one_line(place, tmp_path):
     shutil.copytree(place/'run', tmp_path/'bare')
     about = json.loads((tmp_path/'bare'/'model.json').read_text())
     (tmp_path/'bare'/'model.json').write_text(json.dumps(about | dict(reference=None)))
     clip = next((place/'sound'/'Actor_01').glob('*.wav'))
-    done = call('predict', clip, '--run', tmp_path/'bare', '--adapt', place/'sound')
-    assert done.exit_code == 2 and 'holds no reference' in done.output, done.output
-    assert len(done.output.splitlines()) <= 4
+    code, _, said = command('predict', clip, '--run', tmp_path/'bare', '--adapt', place/'sound')
+    assert code == 2 and 'holds no reference' in said and len(said.splitlines()) <= 4, said

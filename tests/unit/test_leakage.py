@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from click.testing import CliRunner
 from conftest import DATA
+from helpers import command
 
 from ser_nb import leakage, shortcuts
-from ser_nb.command_line import main
 from ser_nb.corpora import write_clips
 from ser_nb.feature_store import read_features
 from ser_nb.files import fingerprint
@@ -101,8 +100,8 @@ def test_an_audit_of_a_run_shows_what_was_recorded_and_names_what_could_not_be_c
     lines = '\n'.join(leakage.finding_lines(found))
     assert 'same_clip: the rows of its split are not here' in lines
     assert 'noise_gives_emotion: its sounds are not here' in lines
-    done = CliRunner().invoke(main, ['audit', str(run)])
-    assert done.exit_code == 1 and 'error: same_clip, 3 clips' in done.output
+    code, out, _ = command('audit', run)
+    assert code == 1 and 'error: same_clip, 3 clips' in out
 
 
 def test_an_audit_of_a_run_on_the_packages_features_checks_its_split_again(tmp_path):

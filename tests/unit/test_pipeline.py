@@ -8,8 +8,8 @@ import click
 import numpy as np
 import pytest
 import soundfile as sf
-from click.testing import CliRunner
 from conftest import ROOT
+from helpers import command
 
 from ser_nb.command_line import main
 from ser_nb.corpora import read_clips
@@ -88,10 +88,10 @@ def test_a_wrong_call_imports_nothing_heavy_and_makes_nothing(call, named, tmp_p
 
 @pytest.mark.parametrize('job', JOBS)
 def test_help_of_a_job_lists_its_parameters(job):
-    done = CliRunner().invoke(main, ['run', job, '--help'])
-    assert done.exit_code == 0 and JOBS[job]['notebook'] in done.output
+    code, out, _ = command('run', job, '--help')
+    assert code == 0 and JOBS[job]['notebook'] in out
     for name, parameter in job_parameters(job).items():
-        assert f"{name}  {parameter['type']}" in done.output
+        assert f"{name}  {parameter['type']}" in out
 
 
 def test_closed_or_full_standard_output_is_a_failure_of_one_line():
@@ -119,18 +119,18 @@ def test_what_a_decoder_prints_of_a_broken_file_is_not_in_the_output(tmp_path):
 
 
 def test_a_name_with_control_characters_is_escaped_on_the_terminal():
-    done = CliRunner().invoke(main, ['run', 'train', '-p', 'features_dir', '/no\x1b[2Jwhere'])
-    assert done.exit_code == 2 and '\x1b' not in done.output and r'\x1b' in done.output
+    code, out, said = command('run', 'train', '-p', 'features_dir', '/no\x1b[2Jwhere')
+    assert code == 2 and '\x1b' not in out + said and r'\x1b' in said
 
 
 def test_two_forms_of_output_at_once_are_refused():
-    done = CliRunner().invoke(main, ['predict', 'x.wav', '--json', '--csv'])
-    assert done.exit_code == 2 and '--json and --csv' in done.output
+    code, _, said = command('predict', 'x.wav', '--json', '--csv')
+    assert code == 2 and '--json and --csv' in said
 
 
 def test_without_arguments_the_command_says_what_to_do_next():
-    done = CliRunner().invoke(main, [])
-    assert done.exit_code == 0 and 'ser-nb run' in done.output and len(done.output.splitlines()) < 12
+    code, out, _ = command()
+    assert code == 0 and 'ser-nb run' in out and len(out.splitlines()) < 12
 
 
 def test_the_command_of_version_0_1_still_starts():

@@ -3,10 +3,9 @@ import json
 import os
 
 import pytest
-from click.testing import CliRunner
 from conftest import ROOT
+from helpers import command
 
-from ser_nb.command_line import main
 from ser_nb.report import report_html
 
 pytestmark = pytest.mark.unit
@@ -68,6 +67,5 @@ def test_a_record_that_is_a_link_or_a_pipe_is_refused(tmp_path):
 
 
 def refused(run):
-    done = CliRunner().invoke(main, ['report', str(run)])
-    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
-    assert 'metrics.json' in done.output and len(done.output.splitlines()) <= 4
+    code, _, said = command('report', run)
+    assert code == 2 and 'metrics.json' in said and len(said.splitlines()) <= 4

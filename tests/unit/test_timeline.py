@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from click.testing import CliRunner
+from helpers import command
 
 from ser_nb.audio import SR
-from ser_nb.command_line import main
 from ser_nb.timeline import EXPORTS, segments
 
 pytestmark = pytest.mark.unit
@@ -77,9 +76,9 @@ def talk(tmp_path_factory):
 
 
 def predicted(*args):
-    found = CliRunner().invoke(main, ['predict', *map(str, args), '--model', 'functionals'], prog_name='ser-nb')
-    assert found.exit_code == 0, found.output
-    return found.stdout
+    code, out, said = command('predict', *args, '--model', 'functionals')
+    assert code == 0, said
+    return out
 
 
 @pytest.mark.parametrize('kind', EXPORTS)
@@ -114,8 +113,8 @@ def test_a_recording_is_adapted_to_its_own_windows(talk, monkeypatch):
     model = EmotionModel.load(model='functionals')
     assert model.adapt_windows is None
     monkeypatch.setattr(EmotionModel, 'load', lambda *a: without_reference(model))
-    refused = CliRunner().invoke(main, ['predict', str(talk), '--adapt', 'self'], prog_name='ser-nb')
-    assert refused.exit_code == 2 and 'holds no reference' in refused.output
+    code, _, said = command('predict', talk, '--adapt', 'self')
+    assert code == 2 and 'holds no reference' in said
 
 
 def without_reference(model):

@@ -4,15 +4,12 @@ import json
 import numpy as np
 import pytest
 import soundfile as sf
-from click.testing import CliRunner
-
-from ser_nb.command_line import main
+from helpers import command
 
 pytestmark = pytest.mark.unit
 
 
-def call(*args):
-    return CliRunner().invoke(main, ['predict', *map(str, args), '--model', 'functionals'], prog_name='ser-nb')
+def predicted(*args): return command('predict', *args, '--model', 'functionals')
 
 
 @pytest.fixture
@@ -25,9 +22,9 @@ def talk(tmp_path):
 
 
 def test_each_turn_is_a_row_with_its_speaker(talk):
-    found = call(talk/'talk.wav', '--turns', talk/'talk.rttm', '--json')
-    rows = [json.loads(line) for line in found.stdout.splitlines()]
-    assert [(r['speaker'], r['start_s'], r['end_s']) for r in rows] == [('A', 0, 4), ('B', 4, 10)], found.output
+    _, out, said = predicted(talk/'talk.wav', '--turns', talk/'talk.rttm', '--json')
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(r['speaker'], r['start_s'], r['end_s']) for r in rows] == [('A', 0, 4), ('B', 4, 10)], said
 
 
 @pytest.mark.parametrize('rttm, code, reason', [
@@ -35,5 +32,5 @@ def test_each_turn_is_a_row_with_its_speaker(talk):
     ('SPEAKER talk 1 50 4 <NA> <NA> A', 1, 'begins at 50 s')])
 def test_a_wrong_file_of_turns_is_one_line(talk, rttm, code, reason):
     (talk/'talk.rttm').write_text(rttm)
-    found = call(talk/'talk.wav', '--turns', talk/'talk.rttm')
-    assert found.exit_code == code and reason in found.output
+    found, _, said = predicted(talk/'talk.wav', '--turns', talk/'talk.rttm')
+    assert found == code and reason in said and len(said.splitlines()) == 1
