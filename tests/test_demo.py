@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import SER_NB, chromium
+from helpers import write_noise
 
 from ser_nb.audio import SR, load_sound
 from ser_nb.corpora import EMOTIONS
@@ -32,10 +33,7 @@ def model(): return EmotionModel.load(pretrained())
 
 
 @pytest.fixture(scope='module')
-def sound(tmp_path_factory):
-    path = tmp_path_factory.mktemp('sound')/'a.wav'
-    sf.write(path, np.random.default_rng(0).normal(size=SR) * .1, SR)
-    return path
+def sound(tmp_path_factory): return write_noise(tmp_path_factory.mktemp('sound')/'a.wav')
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import soundfile as sf
 from conftest import no_traceback, ser_nb
+from helpers import small_disk
 
 from ser_nb.audio import SR, load_sound
 from ser_nb.benchmark_extraction import recording_memory
@@ -177,19 +178,11 @@ def _whole_or_absent(out, undisturbed):
 
 def test_a_really_full_disk_ends_with_one_line_and_the_same_call_goes_on_when_there_is_room(
         some_clips, undisturbed, tmp_path):
-    disk = tmp_path/'disk'
-    disk.mkdir()
-    def mount(options):
-        return subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', disk], capture_output=True, text=True)
-    if not shutil.which('mount') or (tried := mount('size=16k')).returncode:
-        pytest.skip(
-            'a small file system cannot be mounted here'
-            f' ({tried.stderr.strip() if shutil.which("mount") else "no mount"})')
-    try:
+    with small_disk(tmp_path, '16k') as (disk, remount):
         said = []
         # one after the other: the cache cannot begin, not go on, the files cannot be written
         for size in (16, 32, 64, 96):
-            assert mount(f'remount,size={size}k').returncode == 0
+            remount(f'size={size}k')
             said.append(_disturbed(some_clips, disk/'out', disk/'cache'))
             assert _whole_or_absent(disk/'out', undisturbed)
         assert (
@@ -200,10 +193,9 @@ def test_a_really_full_disk_ends_with_one_line_and_the_same_call_goes_on_when_th
         done = ser_nb('run', 'extract', '--data', Path(some_clips.path[0]).parent, '--out', disk/'run')
         assert done.returncode == 1 and no_traceback(done) and 'No space left on device' in done.stderr
         (disk/'filler').unlink()
-        assert mount('remount,size=4m').returncode == 0
+        remount('size=4m')
         _job(some_clips, disk/'cache', disk/'out')
         assert same_files(disk/'out', undisturbed)
-    finally: subprocess.run(['umount', '-l', disk], check=True)
 
 
 def _limited(clips, undisturbed, out, size):

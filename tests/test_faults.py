@@ -20,6 +20,7 @@ import pytest
 import soundfile as sf
 from campaign import LONG
 from conftest import SER_NB, no_traceback, ser_nb
+from helpers import small_disk, write_noise
 
 from ser_nb.audio import SR
 from ser_nb.combining_datasets import sample_corpus, scan
@@ -262,27 +263,21 @@ def test_a_clip_that_changes_after_it_was_looked_up_is_not_kept_under_its_old_by
 @pytest.fixture
 def read_only(tmp_path):
     "A disk that nothing can be written to, with a run on it"
-    disk = tmp_path/'disk'
-    disk.mkdir()
-    def mount(options):
-        return subprocess.run(
-            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', disk], capture_output=True, text=True)
-    if not shutil.which('mount') or mount('size=4m').returncode: pytest.skip('no file system can be mounted here')
     from ser_nb.run_folder import notebooks_dir
-    (disk/'run').mkdir()
-    shutil.copy(notebooks_dir()/'results' / 'metrics.json', disk/'run')
-    assert not mount('remount,ro').returncode
-    yield disk
-    subprocess.run(['umount', '-l', disk], check=True)
+    with small_disk(tmp_path, '4m') as (disk, remount):
+        (disk/'run').mkdir()
+        shutil.copy(notebooks_dir()/'results'/'metrics.json', disk/'run')
+        remount('ro')
+        yield disk
 
 
 def test_a_read_only_disk_is_one_line(read_only, tmp_path):
-    sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
+    sound = write_noise(tmp_path/'a.wav')
     from ser_nb.prediction import pretrained
     for args in (
         ['run', 'combine', '--smoke', '--out', read_only/'new'], ['report', read_only/'run'],
         ['report', read_only/'run', read_only/'run', '--out', read_only/'both.html'],
-        ['predict', tmp_path/'a.wav', '--plot', read_only, '--run', pretrained()]):
+        ['predict', sound, '--plot', read_only, '--run', pretrained()]):
         done = ser_nb(*args)
         assert (
             done.returncode in (1, 2)

@@ -5,22 +5,16 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import soundfile as sf
 from conftest import SER_NB, no_traceback, ser_nb
-
-from ser_nb.audio import SR
+from helpers import small_disk, write_noise
 
 pytestmark = pytest.mark.jobs
 MODEL = ('--model', 'functionals')
 
 
 @pytest.fixture
-def sound(tmp_path):
-    "A second of noise"
-    sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
-    return tmp_path/'a.wav'
+def sound(tmp_path): return write_noise(tmp_path/'a.wav')
 
 
 def test_a_picture_is_closed_when_it_is_saved(sound, tmp_path):
@@ -50,17 +44,12 @@ def test_names_that_are_not_utf8_or_control_the_terminal_are_answered_and_escape
 
 
 def test_standard_input_needs_no_room_for_temporary_files(sound, tmp_path):
-    (disk := tmp_path/'disk').mkdir()
-    mount = ['mount', '-t', 'tmpfs', '-o', 'size=16k', 'tmpfs', disk]
-    if not shutil.which('mount') or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip('no file system can be mounted here')
-    try:
+    with small_disk(tmp_path, '16k') as (disk, _):
         with pytest.raises(OSError, match='No space left'): (disk/'full').write_bytes(bytes(1 << 20))
         call = [SER_NB, 'predict', '-', '--json', *MODEL]
         done = subprocess.run(call, input=sound.read_bytes(), capture_output=True,
                               env=os.environ | dict(TMPDIR=str(disk)))
         assert done.returncode == 0 and json.loads(done.stdout)['file'] == '-', done.stderr
-    finally: subprocess.run(['umount', '-l', disk], check=True)
 
 
 @pytest.mark.parametrize('where', ['>&-', '> /dev/full', '| true'])

@@ -14,6 +14,7 @@ import pytest
 import soundfile as sf
 import soxr
 from conftest import SER_NB, no_traceback, ser_nb
+from helpers import write_noise
 
 from ser_nb.audio import SR, load_sound
 from ser_nb.corpora import EMOTIONS, LABELS
@@ -109,9 +110,7 @@ def test_files_of_two_runs_are_not_mixed(copied, name, one_sound):
 
 
 @pytest.fixture
-def one_sound(tmp_path):
-    sf.write(tmp_path/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
-    return tmp_path/'a.wav'
+def one_sound(tmp_path): return write_noise(tmp_path/'a.wav')
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile as sf
 from conftest import ROOT, no_traceback
+from helpers import write_noise
 
-from ser_nb.audio import SR
 from ser_nb.files import read_json
 from ser_nb.pipeline import JOBS
 from ser_nb.speech_encoder import encoder_dir, encoder_ready
@@ -71,7 +69,7 @@ class Installed:
 def installed(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp('installed')
     app = Installed(folder, install(folder, wheel))
-    sf.write(app.work/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
+    write_noise(app.work/'a.wav')
     return app
 
 
@@ -128,7 +126,7 @@ def test_a_fresh_environment_with_the_wheel_alone_trains_predicts_and_reports(wh
     extra = 'intel' if Path(sys.prefix).name != '.venv-stock' and sys.platform == 'linux' else 'stock'
     lock = ROOT/'requirements'/f'{extra}.txt'
     app = Installed(tmp_path, install(tmp_path, wheel, f'{wheel}[{extra}]', '-c', lock))
-    sf.write(app.work/'a.wav', np.random.default_rng(0).normal(size=SR) * .1, SR)
+    write_noise(app.work/'a.wav')
     done = app('run', '--smoke', '--out', 'out')
     assert done.returncode == 0, done.stderr
     for job in ('train', 'model'):

@@ -7,7 +7,7 @@ from importlib import import_module
 import h5py
 import numpy as np
 import pytest
-from helpers import command
+from helpers import command, write_noise
 
 from ser_nb.files import fingerprint, read_json, write_json
 from ser_nb.model_files import MAX_BYTES, OPENVINO_FILES, load_model, load_openvino, read_model_json
@@ -74,13 +74,10 @@ def test_a_feature_that_no_sound_has_is_refused_when_the_model_loads(run):
 
 
 def test_a_model_that_gives_no_probabilities_for_a_sound_is_one_line_of_the_command(run, tmp_path, monkeypatch):
-    from campaign import sounds
-
     from ser_nb import model_files, prediction
     def damaged(*_): return model_files._runner(lambda rows: [rows[0][:, :N_LABELS] * np.nan], N_LABELS, 'model.xml')
     monkeypatch.setattr(prediction, 'load_openvino', damaged)
-    (tmp_path/'a.wav').write_bytes(sounds()['wav'])
-    code, out, said = command('predict', tmp_path/'a.wav', '--run', run)
+    code, out, said = command('predict', write_noise(tmp_path/'a.wav'), '--run', run)
     assert (code, out) == (1, ''), said
     assert said.splitlines()[-1].startswith('Error: model.xml: its outputs are no probabilities'), said
 

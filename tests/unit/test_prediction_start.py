@@ -3,9 +3,9 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import soundfile as sf
+from helpers import voice
 
 from ser_nb.audio import SR
 
@@ -23,27 +23,22 @@ print(json.dumps(sorted(m for m, module in sys.modules.items() if module)), file
 
 
 @pytest.fixture
-def voice(tmp_path):
-    "Harmonics of a moving pitch in syllables: no speech, but predicted as one"
-    t = np.arange(2 * SR) / SR
-    pitch = np.cumsum(140 + 30 * np.sin(2 * np.pi * .7 * t)) / SR
-    sound = sum(np.sin(2 * np.pi * k * pitch) / k for k in range(1, 20)) * (.55 + .45 * np.sin(2 * np.pi * 4 * t))
-    noise = np.random.default_rng(0).normal(size=len(t)) * .01
-    sf.write(tmp_path/'voice.wav', .1 * sound + noise, SR)
+def clip(tmp_path):
+    sf.write(tmp_path/'voice.wav', voice(2), SR)
     return tmp_path/'voice.wav'
 
 
 @pytest.mark.parametrize('how', [(), ('--model', 'functionals')], ids=['default', 'functionals'])
-def test_a_clip_is_predicted_without_the_packages_that_take_long_to_import(voice, how):
-    done = subprocess.run([sys.executable, '-c', SCRIPT, voice, '--json', *how], capture_output=True, text=True)
-    assert json.loads(done.stdout)['file'] == str(voice), done.stderr
+def test_a_clip_is_predicted_without_the_packages_that_take_long_to_import(clip, how):
+    done = subprocess.run([sys.executable, '-c', SCRIPT, clip, '--json', *how], capture_output=True, text=True)
+    assert json.loads(done.stdout)['file'] == str(clip), done.stderr
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert 'openvino' in loaded and not loaded & HEAVY, loaded & HEAVY
 
 
-def test_what_is_odd_about_a_file_is_one_line_after_its_name(voice):
-    whole = voice.read_bytes()
-    voice.write_bytes(whole + whole) # another sound follows
-    done = subprocess.run([sys.executable, '-c', SCRIPT, voice, '--json'], capture_output=True, text=True)
+def test_what_is_odd_about_a_file_is_one_line_after_its_name(clip):
+    whole = clip.read_bytes()
+    clip.write_bytes(whole + whole) # another sound follows
+    done = subprocess.run([sys.executable, '-c', SCRIPT, clip, '--json'], capture_output=True, text=True)
     *notes, _ = done.stderr.splitlines()
-    assert len(notes) == 1 and notes[0].startswith(f'{voice}: another sound follows'), notes
+    assert len(notes) == 1 and notes[0].startswith(f'{clip}: another sound follows'), notes

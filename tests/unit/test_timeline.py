@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from helpers import command
+from helpers import command, voice
 
 from ser_nb.audio import SR
 from ser_nb.timeline import EXPORTS, segments
@@ -66,12 +66,8 @@ def test_json_lines_hold_no_nan(windows):
 @pytest.fixture(scope='module')
 def talk(tmp_path_factory):
     "A voice of a machine for 9 s, silence until 24 s, the voice until 33 s"
-    t = np.arange(9 * SR) / SR
-    pitch = np.cumsum(140 + 30 * np.sin(2 * np.pi * .7 * t)) / SR
-    voice = sum(np.sin(2 * np.pi * k * pitch) / k for k in range(1, 20)) * (.55 + .45 * np.sin(2 * np.pi * 4 * t))
-    voice = .1 * voice + .01 * np.random.default_rng(0).normal(size=len(t))
     path = tmp_path_factory.mktemp('talk')/'talk.wav'
-    sf.write(path, np.concatenate([voice, np.zeros(15 * SR), voice]), SR)
+    sf.write(path, np.concatenate([voice(9), np.zeros(15 * SR), voice(9)]), SR)
     return path
 
 

@@ -1,10 +1,11 @@
 "A conversation with known speakers: wrong calls are one line, every turn has its row"
 import json
 
-import numpy as np
 import pytest
 import soundfile as sf
-from helpers import command
+from helpers import command, voice
+
+from ser_nb.audio import SR
 
 pytestmark = pytest.mark.unit
 
@@ -14,9 +15,7 @@ def predicted(*args): return command('predict', *args, '--model', 'functionals')
 
 @pytest.fixture
 def talk(tmp_path):
-    t = np.arange(10 * 22050) / 22050
-    voice = sum(np.sin(2 * np.pi * k * 140 * t) / k for k in range(1, 20)) * (.55 + .45 * np.sin(2 * np.pi * 4 * t))
-    sf.write(tmp_path/'talk.wav', .1 * voice, 22050)
+    sf.write(tmp_path/'talk.wav', voice(10), SR)
     (tmp_path/'talk.rttm').write_text('SPEAKER talk 1 0 4 <NA> <NA> A\nSPEAKER talk 1 4 6 <NA> <NA> B\n')
     return tmp_path
 
