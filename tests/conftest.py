@@ -25,6 +25,17 @@ def data():
     return DATA
 
 
+@pytest.fixture(scope='session')
+def one_of_each(data):
+    "A real clip of each emotion, spoken by another actor each"
+    from ser_nb.corpora import EMOTIONS
+    from ser_nb.corpus_adapters import recognise
+    clips = recognise(data/'flac22k'/'ravdess_speech')[1].sort_values('file') # by their names: none is read
+    return [
+        str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0])
+        for i, e in enumerate(EMOTIONS)]
+
+
 def ser_nb(*args, cwd=ROOT, **kw):
     "Call the command as a user does"
     return subprocess.run([SER_NB, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=900, **kw)

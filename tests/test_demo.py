@@ -19,7 +19,6 @@ from helpers import write_noise
 
 from ser_nb.audio import SR, load_sound
 from ser_nb.corpora import EMOTIONS
-from ser_nb.corpus_adapters import recognise
 from ser_nb.prediction import EmotionModel, pretrained
 
 pytestmark = pytest.mark.jobs
@@ -34,15 +33,6 @@ def model(): return EmotionModel.load(pretrained())
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory): return write_noise(tmp_path_factory.mktemp('sound')/'a.wav')
-
-
-@pytest.fixture(scope='module')
-def one_of_each(data):
-    "A real clip of each emotion, spoken by another actor each"
-    clips = recognise(data/'flac22k'/'ravdess_speech')[1].sort_values('file') # by their names: none is read
-    return [
-        str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0])
-        for i, e in enumerate(EMOTIONS)]
 
 
 @contextmanager

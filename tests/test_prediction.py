@@ -35,15 +35,6 @@ def model(): return EmotionModel.load(model='functionals')
 
 
 @pytest.fixture(scope='module')
-def one_of_each(data):
-    "A real clip of each emotion, spoken by another actor each"
-    clips = recognise(data/'flac22k'/'ravdess_speech')[1].sort_values('file') # by their names: none is read
-    return [
-        str(clips.path[(clips.emotion == e) & (clips.speaker == f'{3 + 2 * i:02}')].iloc[0])
-        for i, e in enumerate(EMOTIONS)]
-
-
-@pytest.fixture(scope='module')
 def espeak(tmp_path_factory):
     "Sentences spoken by a machine"
     if not shutil.which('espeak-ng'): pytest.skip('espeak-ng is not installed (Debian: apt-get install espeak-ng)')
