@@ -115,9 +115,10 @@ def test_an_address_without_a_scheduler_is_one_line_and_leaves_no_table(sounds, 
 PEAK = '''
 import sys
 from ser_nb.command_line import main
+from ser_nb.timing import peak_mb
 try: main(sys.argv[1:], standalone_mode=False)
 except SystemExit: pass
-print(next(int(line.split()[1]) / 2 ** 10 for line in open('/proc/self/status') if line.startswith('VmHWM')))
+print(peak_mb())
 '''
 
 

@@ -249,10 +249,11 @@ def test_a_recording_has_a_timeline_that_names_its_silence_and_a_picture(data, m
 MEMORY = '''
 import sys
 from ser_nb.prediction import EmotionModel, windowed_features
+from ser_nb.timing import peak_mb
 model = EmotionModel.load(sys.argv[1])
 _, starts, _, X, _ = windowed_features(sys.argv[2], model.columns)
 model.predict_features(X)
-print(len(starts), next(int(l.split()[1]) / 2 ** 10 for l in open('/proc/self/status') if l.startswith('VmHWM')))
+print(len(starts), peak_mb())
 '''
 
 
