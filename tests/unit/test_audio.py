@@ -1,6 +1,7 @@
 "Sound that is cut, joined, guessed, forged or too faint: nobody gets other samples than those in the file"
 import io
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -354,3 +355,11 @@ def test_a_small_file_that_claims_a_day_of_many_fast_channels_is_refused_at_once
     content[21] = content[21] & 0xf0 | frames >> 32
     content[22:26] = struct.pack('>I', frames & 0xffffffff)
     with pytest.raises(ValueError, match='samples are too many'): load_sound(bytes(content) + bytes(8_000_000))
+
+
+@pytest.mark.parametrize('read', [load_sound, lambda path: np.concatenate(list(signal_blocks(path)))])
+def test_channels_that_cancel_each_other_are_not_taken_for_silence(read, tmp_path):
+    path = str(tmp_path/'opposed.wav')
+    sf.write(path, np.stack([NOISE, -NOISE, .5 * NOISE, -.5 * NOISE], axis=1), SR)
+    with pytest.warns(SoundWarning, match=f'{re.escape(path)}: its channels cancel'):
+        assert np.abs(read(path) - NOISE).max() < 1e-4
