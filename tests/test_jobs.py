@@ -239,6 +239,18 @@ def test_strict_names_the_files_it_cannot_place_with_the_executed_copy_and_witho
         clips=120, left_out=2, clips_by_corpus={'ravdess_speech': 120})
 
 
+def test_extracting_a_folder_names_the_files_that_cannot_be_read_and_strict_refuses_them(tmp_path):
+    corpus = sample_corpus(tmp_path/'corpus', words=0)
+    (corpus/'Actor_01' / '03-01-08-01-01-01-01.wav').write_text('no sound')
+    (corpus/'README.txt').touch()
+    assert run_here(['extract'], tmp_path/'lenient', ('more', ''), data=str(corpus))['data']['failed'] == 1
+    assert pd.read_csv(tmp_path/'lenient'/'failed.csv').path.str.endswith('03-01-08-01-01-01-01.wav').tolist() == [True]
+    failed = ser_nb('run', 'extract', '--data', corpus, '-p', 'more', '', '-p', 'strict', 'true', '--out',
+                    tmp_path/'strict')
+    assert failed.returncode == 1 and no_traceback(failed)
+    assert 'strict: 1 clips cannot be read' in failed.stderr and '03-01-08-01-01-01-01.wav' in failed.stderr
+
+
 @pytest.mark.environment
 def test_the_kernel_is_registered_for_this_environment(tmp_path):
     done = ser_nb(
