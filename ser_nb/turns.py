@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Turn', 'read_turns', 'predict_turns']
 
+# %% ../nbs/library/Turns.ipynb #0d391a43
+def _lines(path):
+    "The lines of a text file"
+    try:
+        return read_regular(path, 50_000_000).decode('utf-8').splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f'{path}: not RTTM (it is not text in UTF-8)') from None
+
+def _own_name(path, names, recording):
+    "The name by which a file of turns knows a recording; where it knows one alone, that"
+    own = [name for name in names if len(names) == 1 or name in (recording, Path(recording).stem)]
+    if not own:
+        raise ValueError(f'{path}: turns of {len(names)} recordings ({", ".join(names[:10])}), '
+                         f'none of them named {Path(recording).stem!r}')
+    return own[0]
+
 # %% ../nbs/library/Turns.ipynb #ef19f754
 class Turn(NamedTuple):
     "When a speaker spoke"
@@ -31,11 +47,12 @@ class Turn(NamedTuple):
     end: float # s
     speaker: str
 
-def read_turns(path:str|Path # RTTM: SPEAKER file channel start duration <NA> <NA> speaker ...
+def read_turns(path:str|Path, # RTTM: SPEAKER file channel start duration <NA> <NA> speaker ...
+               recording:str='' # whose turns, where the file holds those of several: its name
               ) -> list: # Turns, in order of time
     "The turns of an RTTM file; a `ValueError` names the line that is none"
-    turns = []
-    for n, line in enumerate(read_regular(path, 50_000_000).decode('utf-8').splitlines(), 1):
+    turns = {}
+    for n, line in enumerate(_lines(path), 1):
         fields = line.split()
         if not fields or fields[0] != 'SPEAKER':
             continue
@@ -45,10 +62,10 @@ def read_turns(path:str|Path # RTTM: SPEAKER file channel start duration <NA> <N
             raise ValueError(f'{path}, line {n}: not a line of RTTM') from None
         if not (0 <= start < np.inf and 0 < seconds < np.inf):
             raise ValueError(f'{path}, line {n}: from {start:g} s for {seconds:g} s')
-        turns.append(Turn(start, start + seconds, speaker))
+        turns.setdefault(fields[1], []).append(Turn(start, start + seconds, speaker))
     if not turns:
         raise ValueError(f'{path}: no line of it starts with SPEAKER')
-    return sorted(turns)
+    return sorted(turns[_own_name(path, list(turns), recording)])
 
 # %% ../nbs/library/Turns.ipynb #df962ded
 def _turn_features(signals, columns, domain):

@@ -33,3 +33,13 @@ def test_a_wrong_file_of_turns_is_one_line(talk, rttm, code, reason):
     (talk/'talk.rttm').write_text(rttm)
     found, _, said = predicted(talk/'talk.wav', '--turns', talk/'talk.rttm')
     assert found == code and reason in said and len(said.splitlines()) == 1
+
+
+def test_turns_of_another_recording_in_the_same_file_are_left_out_and_windows_are_refused(talk):
+    (talk/'talk.rttm').write_text((talk/'talk.rttm').read_text() + 'SPEAKER other 1 50 4 <NA> <NA> C\n')
+    _, out, said = predicted(talk/'talk.wav', '--turns', talk/'talk.rttm', '--json')
+    assert [json.loads(line)['speaker'] for line in out.splitlines()] == ['A', 'B'], said
+    (talk/'talk.wav').rename(talk/'third.wav')
+    code, _, said = predicted(talk/'third.wav', '--turns', talk/'talk.rttm')
+    assert code == 1 and "2 recordings (talk, other), none of them named 'third'" in said
+    assert predicted(talk/'third.wav', '--turns', talk/'talk.rttm', '--hop', 1)[0] == 2
