@@ -52,6 +52,8 @@ def undisturbed(sounds, tmp_path_factory):
 
 def test_a_call_that_is_killed_goes_on_and_gives_the_same_table(sounds, undisturbed, tmp_path):
     out, parts = tmp_path/'answers.csv', tmp_path/'answers.csv.parts'
+    (tmp_path/'sounds').mkdir()
+    sf.write(tmp_path/'sounds'/'other.wav', np.zeros(SR), SR)
     call = ['predict', sounds, '--out', out, *MODEL]
     for n in (1, 2):
         killed = subprocess.run([sys.executable, '-c', KILLED_BEFORE, f'part-{n:06}', *map(str, call), '--resume'])
@@ -62,6 +64,8 @@ def test_a_call_that_is_killed_goes_on_and_gives_the_same_table(sounds, undistur
     assert refused.returncode == 2 and '--resume goes on from there' in refused.stderr and no_traceback(refused)
     other = ser_nb(*call, '--resume', '--timeline')
     assert other.returncode == 1 and 'has timeline False, this call True' in other.stderr and no_traceback(other)
+    other = ser_nb('predict', tmp_path/'sounds', *call[2:], '--resume')
+    assert other.returncode == 1 and f"this call ['{tmp_path}/sounds']" in other.stderr and no_traceback(other)
     assert kept == {p: p.stat().st_mtime_ns for p in parts.glob('part-*')}
     sf.write(sounds/'999.wav', np.zeros(SR), SR) # came since
     try:
@@ -69,7 +73,7 @@ def test_a_call_that_is_killed_goes_on_and_gives_the_same_table(sounds, undistur
     finally:
         (sounds/'999.wav').unlink()
     assert '1 files came since' in done.stderr and '520 files, 2 of them failed' in done.stdout
-    assert out.read_bytes() == undisturbed and [p.name for p in tmp_path.iterdir()] == ['answers.csv']
+    assert out.read_bytes() == undisturbed and sorted(p.name for p in tmp_path.iterdir()) == ['answers.csv', 'sounds']
     whole = ser_nb(*call, '--resume')
     assert whole.returncode == 0 and 'is complete' in whole.stdout
 

@@ -62,3 +62,15 @@ def test_a_model_without_a_reference_refuses_to_adapt_in_one_line(place, tmp_pat
     clip = next((place/'sound'/'Actor_01').glob('*.wav'))
     code, _, said = command('predict', clip, '--run', tmp_path/'bare', '--adapt', place/'sound')
     assert code == 2 and 'holds no reference' in said and len(said.splitlines()) <= 4, said
+
+
+def test_a_sound_that_cannot_be_read_is_named(place, tmp_path):
+    (tmp_path/'bad.wav').write_text('no sound')
+    clips = sorted((place/'sound'/'Actor_01').glob('*.wav'))[:2]
+    _, out, said = command('enrol', 'ann', tmp_path/'bad.wav', *clips, '--run', place/'run')
+    assert f"{tmp_path/'bad.wav'}: no sound that can be read" in said and 'enrolled with 2 clips' in out
+
+
+def test_deleting_without_a_name_says_that_the_name_is_missing():
+    code, _, said = command('enrol', '--delete')
+    assert code == 2 and 'give the NAME' in said

@@ -116,3 +116,33 @@ def test_a_recording_is_adapted_to_its_own_windows(talk, monkeypatch):
 def without_reference(model):
     model.about = model.about | dict(reference=None)
     return model
+
+
+@pytest.fixture
+def pair(tmp_path):
+    "Two recordings of one name"
+    paths = [tmp_path/folder/'rec.wav' for folder in 'ab']
+    for path in paths:
+        path.parent.mkdir()
+        sf.write(path, np.random.default_rng(0).normal(size=SR) * .1, SR)
+    return paths
+
+
+def test_files_of_one_name_have_a_picture_each(pair, tmp_path):
+    predicted(*pair, '--plot', tmp_path/'pictures')
+    assert all((tmp_path/'pictures'/folder/'rec.wav.png').exists() for folder in 'ab')
+    predicted(pair[0], '--plot', tmp_path/'one')
+    assert [p.name for p in (tmp_path/'one').iterdir()] == ['rec.wav.png']
+
+
+@pytest.mark.parametrize('kind', ['csv', 'audformat'])
+def test_several_recordings_are_one_table_with_one_header(pair, kind):
+    table = pd.read_csv(io.StringIO(predicted(*pair, '--format', kind)))
+    assert table.file.tolist() == list(map(str, pair))
+
+
+@pytest.mark.parametrize('kind', ['audacity', 'webvtt'])
+def test_a_format_that_names_no_file_refuses_several_so_that_their_segments_are_not_mixed(pair, kind):
+    call = ['predict', *map(str, pair), '--format', kind, '--model', 'functionals']
+    found = CliRunner().invoke(main, call, prog_name='ser-nb')
+    assert found.exit_code == 2 and 'give one recording, not 2' in found.output
