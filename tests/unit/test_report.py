@@ -69,3 +69,11 @@ def test_a_record_that_is_a_link_or_a_pipe_is_refused(tmp_path):
 def refused(run):
     code, _, said = command('report', run)
     assert code == 2 and 'metrics.json' in said and len(said.splitlines()) <= 4
+
+
+def test_a_page_of_one_run_goes_where_out_says_and_its_metrics_file_stands_for_it(tmp_path):
+    run = write(tmp_path)
+    code, out, _ = command('report', run/'metrics.json', '--out', tmp_path/'x.html')
+    assert code == 0 and out.endswith('x.html\n') and not (run/'report.html').exists()
+    assert command('report', run/'metrics.json')[0] == 0
+    assert (run/'report.html').read_text() == (tmp_path/'x.html').read_text()
