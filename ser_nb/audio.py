@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SR', 'SOUND_SUFFIXES', 'MIN_RATE', 'MAX_RATE', 'FAINTEST', 'LOUDEST', 'LONG', 'UNKNOWN', 'MAX_HOURS', 'MAX_SAMPLES',
-           'MAX_PARTS', 'resample', 'to_signal', 'check_file', 'Sound', 'SoundWarning', 'open_sound', 'read_sound',
-           'load_sound', 'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
+           'MAX_PARTS', 'resample', 'to_signal', 'check_file', 'Sound', 'open_sound', 'read_sound', 'load_sound',
+           'signal_blocks', 'inspect_sound', 'trim', 'temporary_sound']
 
 # %% ../nbs/library/Audio.ipynb #9419b550
 import errno, hashlib, io, os, stat, tempfile, warnings
@@ -19,7 +19,8 @@ import soxr
 
 from .containers import (OPEN_ENDED, ByteReader, another_sound, flac_streams, gsm_samples, mpeg_streams,
                                ogg_streams, sound_end)
-from .files import fingerprint
+from .files import fingerprint, method_of
+from .samples import SoundWarning, as_samples, one_channel
 from .workers import MAX_WAIT, Patience, patiently, seconds_allowed
 
 # %% ../nbs/library/Audio.ipynb #dc59cd72
@@ -46,14 +47,10 @@ def _check_rate(sr):
     if not MIN_RATE <= sr <= MAX_RATE:
         raise ValueError(f'a sample rate of {sr:,} Hz: it must be {MIN_RATE:,} to {MAX_RATE:,}')
 
-def _one_channel(samples):
+def _one_channel(samples, name='the sound'):
     "Channels averaged, and the peak; a `ValueError` where a sample is no number, or none of a sound"
     with np.errstate(invalid='ignore', over='ignore'): # numpy would remark on a signalling NaN, which is refused
-        samples = np.asarray(samples, np.float32)
-        if samples.ndim == 1:
-            signal = samples
-        else:
-            signal = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+        signal = one_channel(np.asarray(samples, np.float32), name)
         peak = float(np.abs(signal).max(initial=0))
     if not np.isfinite(peak):
         raise ValueError('samples are not finite (NaN or infinite)')
@@ -62,19 +59,21 @@ def _one_channel(samples):
     return signal, peak
 
 # %% ../nbs/library/Audio.ipynb #a2e2c840
-def to_signal(samples:np.ndarray, # (n_samples,) or (n_samples, n_channels)
+def to_signal(samples:np.ndarray, # (n_samples,) or (n_samples, n_channels); integers count by their range
               sr:int, # Hz
-              allow_silence:bool=False # silence gives zeros, not an error
+              allow_silence:bool=False, # silence gives zeros, not an error
+              name:str='the sound' # for warnings
              ) -> np.ndarray: # (n,) float32 at SR
     """Make one channel at 22,050 Hz of samples at any rate
 
     Raises: ValueError where there is nothing in them, or nothing that is a sound
     Example: `to_signal(np.sin(np.arange(48000) * .05), 48000)` has 22,050 samples
     """
+    samples = as_samples(samples)
     if not len(samples):
         raise ValueError('there is no audio in it (0 samples)')
     _check_rate(sr)
-    signal, peak = _one_channel(samples)
+    signal, peak = _one_channel(samples, name)
     if peak < FAINTEST:
         if not allow_silence:
             raise ValueError('digital silence: every sample is 0' if not peak else
@@ -207,6 +206,7 @@ def _end_part(sound):
         raise ValueError(f'truncated: {sound.place:,} of {sound.frames:,} samples')
 
 # %% ../nbs/library/Audio.ipynb #dbed8928
+@method_of(Sound)
 def _skip(self:Sound,
           frames:int # samples of a channel
          ):
@@ -217,8 +217,6 @@ def _skip(self:Sound,
     else: # a decoder that seeks may miss by some samples
         while frames > 0 and len(block := self.read(min(frames, LONG))):
             frames -= len(block)
-
-Sound.skip = _skip
 
 # %% ../nbs/library/Audio.ipynb #cd1a9266
 MAX_HOURS = 24 # of a file
@@ -310,9 +308,6 @@ def _open_other(path, file, data, stack):
     return Sound([f], frames, exact=f.subtype in _EXACT, note=note)
 
 # %% ../nbs/library/Audio.ipynb #0dc78e2e
-class SoundWarning(UserWarning):
-    "Something about a sound file that its reader should know"
-
 def _opened(source, stack):
     "The bytes of a sound, and what libsndfile opens: a path in bytes (a name need not be UTF-8), or what is in memory"
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -358,11 +353,11 @@ def open_sound(source:str|Path|bytes # a file of any format that libsndfile read
                 stack.close()
 
 def _tell(sound, source):
-    "Warn of what is odd about it"
+    "Name it, and warn of what is odd about it"
+    sound.name = 'the sound' if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
     if sound.note and sound.frames:
-        name = 'the sound' if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
         seconds = sound.frames / sound.samplerate
-        warnings.warn(f'{name}: {sound.note}: {seconds:.2f} s are there', SoundWarning, stacklevel=5)
+        warnings.warn(f'{sound.name}: {sound.note}: {seconds:.2f} s are there', SoundWarning, stacklevel=5)
 
 # %% ../nbs/library/Audio.ipynb #3b767209
 def _segment(f, start, end):
@@ -386,11 +381,11 @@ def read_sound(f:Sound, # what open_sound gives
         first, n = _segment(f, start, end)
         if first:
             f.skip(first)
-    return to_signal(f.read(n), f.samplerate, allow_silence)
+    return to_signal(f.read(n), f.samplerate, allow_silence, f.name)
 
 # %% ../nbs/library/Audio.ipynb #2d703289
 def load_sound(path:str|Path|bytes, # a sound file, or what is in it
-               seconds:float=None, # of it, from its start; None = all
+               seconds:float=None, # at most so much, from `start`; None = all
                start:float=0., # seconds, where a segment begins
                end:float=None # seconds, where it ends; None = with the file
               ) -> np.ndarray: # (n,) float32 at SR
@@ -400,10 +395,10 @@ def load_sound(path:str|Path|bytes, # a sound file, or what is in it
     Example: `load_sound('talk.flac', start=61.5, end=64)` has 2.5 * 22,050 samples
     """
     with open_sound(path) as f:
-        if seconds is None:
+        if seconds is None or not f.frames:
             return read_sound(f, start, end)
-        n = int(min(f.frames, np.ceil(seconds * f.samplerate)))
-        return to_signal(f.read(n), f.samplerate)
+        most = start + np.ceil(seconds * f.samplerate) / f.samplerate
+        return read_sound(f, start, min(most, f.frames / f.samplerate if end is None else end))
 
 # %% ../nbs/library/Audio.ipynb #e5af6c61
 def signal_blocks(path:str|Path|bytes, # a sound file of any length, or what is in it
@@ -413,7 +408,7 @@ def signal_blocks(path:str|Path|bytes, # a sound file of any length, or what is 
     with open_sound(path) as f:
         resampler, waiting = soxr.ResampleStream(f.samplerate, sr, 1, dtype='float32', quality='HQ'), None
         for block in f.blocks(max(LONG // 4 // f.channels, 1)):
-            signal, _ = _one_channel(block)
+            signal, _ = _one_channel(block, f.name)
             if f.samplerate == sr:
                 yield signal
                 continue
@@ -446,6 +441,8 @@ def trim(signal:np.ndarray, # (n_samples,)
          hop_length:int=512 # samples
         ) -> np.ndarray: # its loud part
     "Leave out silence at both ends, as `librosa.effects.trim`"
+    if not trim_db >= 0:
+        raise ValueError(f'trim_db: {trim_db:g} dB; it must be 0 or more')
     peak = float(np.abs(signal).max(initial=0))
     if not trim_db or not 0 < peak < np.inf:
         return signal

@@ -299,19 +299,21 @@ def audit(table):
 # %% ../nbs/library/Command_Line.ipynb #3a4ddb5d
 @main.command()
 @click.argument('runs', nargs=-1, required=True, metavar='RUN...')
-@click.option('--out', metavar='FILE', default='comparison.html', show_default=True, help='The page, for several runs.')
+@click.option('--out', metavar='FILE', help='The page; without it report.html of one RUN, comparison.html of several.')
 def report(runs, out):
     """Runs as pages that open anywhere.
 
     One RUN: its report.html, written again. Several: a page with all of them side by side, and
     their scores here."""
+    runs = [os.path.dirname(run) or '.' if os.path.basename(run) == 'metrics.json' else run for run in runs]
     try:
         for run in runs:
             read_metrics(run) # what is no run is refused before anything slow is imported
-        from ser_nb.report import compare_scores, comparison_html, write_report
-        if len(runs) == 1:
+        from ser_nb.report import compare_scores, comparison_html, report_html, write_report
+        if len(runs) == 1 and not out:
             return click.echo(write_report(runs[0]))
-        table, page = compare_scores(runs), comparison_html(runs)
+        table, out = compare_scores(runs), out or 'comparison.html'
+        page = report_html(runs[0]) if len(runs) == 1 else comparison_html(runs)
     except (ValueError, OSError) as e:
         raise click.UsageError(printable_lines(str(e))) from None
     try:

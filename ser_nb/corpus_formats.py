@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, read_clips, read_table, write_clips
+from .corpora import (
+    CLIP_COLUMNS, NUMBER_COLUMNS, complete_clips, find_files, order_labels, read_clips, read_table, write_clips)
 from .corpus_adapters import (
     clips_from_folders, clips_from_pattern, load_adapters, read_gender, read_names, recognise)
 from .files import check_json, replacing
@@ -34,6 +35,13 @@ def _read_audformat_table(folder, name, needed):
         f'{folder}: table {name!r} of db.yaml has no file db.{name}.csv or .parquet (pickled tables are not read)'
     )
 
+# %% ../nbs/library/Corpus_Formats.ipynb #cf8fda6d
+def _refuse_rows(wrong, values, where, right):
+    "A `ValueError` that names the first row whose value is wrong"
+    if wrong.any():
+        row, value = wrong.to_numpy().argmax() + 1, str(values[wrong].iloc[0])[:40]
+        raise ValueError(f'{where}, row {row}, column {values.name!r}: {value!r} is not {right}')
+
 # %% ../nbs/library/Corpus_Formats.ipynb #0bf3b522
 _DESCRIBED = dict(type=['object', 'null'], additionalProperties=dict(type=['object', 'null']))
 _TABLE = dict(type='object', required=['columns'], properties=dict(columns=_DESCRIBED, type=dict(type='string')))
@@ -52,14 +60,19 @@ def _header(folder):
         header = yaml.safe_load(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: there is no such file; an audformat database has one') from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
-        raise ValueError(f'{path}: not YAML ({str(e).splitlines()[0]})') from None
+    except (yaml.YAMLError, ValueError, RecursionError) as e: # a number of 5,000 digits, too
+        raise ValueError(f'{path}: not YAML in UTF-8 ({str(e).splitlines()[0]})') from None
     check_json(header, _HEADER, path)
     return header
 
-def _seconds(values):
+def _seconds(values, where):
     "Times of audformat ('0 days 00:00:01.5', '1.5s') in seconds; NaN where there is none"
-    return pd.to_timedelta(values.replace('', None), errors='coerce').dt.total_seconds()
+    values = values.astype(str).fillna('').replace('NaT', '')
+    seconds = pd.to_timedelta(values.replace('', None), errors='coerce').dt.total_seconds()
+    bare = ~values.str.contains('[:a-zA-Zµ]') & (seconds != 0) # pandas would take them for nanoseconds
+    wrong = (values != '') & (seconds.isna() | bare | values.str.contains(','))
+    _refuse_rows(wrong, values, where, "a time with its unit, such as '1.5s'")
+    return seconds
 
 # %% ../nbs/library/Corpus_Formats.ipynb #811df36b
 def _speaker_facts(folder, header, table, fields):
@@ -97,9 +110,8 @@ def read_audformat(folder:str|Path, # a folder with db.yaml
     found = rows.rename(columns={emotion: 'emotion', speaker: 'speaker'}).assign(
         path=[os.path.join(folder, f) for f in rows.file])
     if segmented:
-        found = found.assign(
-            start_s=_seconds(found.start.astype(str)), end_s=_seconds(found.end.astype(str).replace('NaT', ''))
-        )
+        where = f'{folder}: table {name!r}'
+        found = found.assign(start_s=_seconds(found.start, where), end_s=_seconds(found.end, where))
     languages = header.get('languages') or ['']
     found['language'] = found['language'] if 'language' in found else languages[0] if len(languages) == 1 else ''
     found['gender'] = read_gender(found.gender.fillna('')) if 'gender' in found else ''
@@ -157,6 +169,9 @@ def read_audiofolder(folder:str|Path, # a folder with metadata.csv, or with trai
             path=[os.path.join(path.parent, f) for f in rows.file_name], emotion=rows[column],
             speaker=rows[speaker] if speaker in rows else '',
             split=path.parent.name if path.parent != Path(folder) else '')
+        for number in rows.columns.intersection(NUMBER_COLUMNS):
+            wrong = pd.to_numeric(rows[number], errors='coerce').isna() & ~rows[number].isin(['', 'nan'])
+            _refuse_rows(wrong, rows[number], path, 'a number')
         tables.append(rows.drop(columns=['file_name', *(['label'] if column == 'label' else [])]))
     clips = pd.concat(tables, ignore_index=True).fillna('')
     clips['gender'] = read_gender(clips.gender) if 'gender' in clips else ''

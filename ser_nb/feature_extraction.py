@@ -233,7 +233,12 @@ def _segments(clips):
     "(path, start, end) of each clip, in seconds"
     paths, ends = clips.path.tolist(), {'start_s': 0., 'end_s': np.inf}
     for column, default in ends.items():
-        seconds = pd.to_numeric(clips[column], errors='coerce') if column in clips else pd.Series(np.nan, clips.index)
+        given = clips[column] if column in clips else pd.Series(np.nan, clips.index)
+        seconds = pd.to_numeric(given, errors='coerce')
+        wrong = (seconds.isna() & given.notna() & ~given.astype(str).isin(['', 'nan'])).to_numpy()
+        if wrong.any():
+            row = wrong.argmax()
+            raise ValueError(f'clip table, row {row + 1}, column {column!r}: {given.iloc[row]!r} is not a number')
         ends[column] = seconds.astype(float).fillna(default).tolist()
     return list(zip(paths, ends['start_s'], ends['end_s']))
 
@@ -251,13 +256,15 @@ def extract(clips:pd.DataFrame, # a clip table
     Returns two tables: one row a clip that could be read, in the order of `clips`, META_COLUMNS as text
     and the features as float32; and `path, reason` of those that could not.
 
-    Raises `ValueError` for an unknown feature set or a missing column, `OSError` where the cache or the
-    workers fail; what was computed so far is in the cache.
+    Raises `ValueError` for an unknown feature set, a missing column or a time that is no number, `OSError`
+    where the cache or the workers fail; what was computed so far is in the cache.
 
     Example: `table, failed = extract(read_clips('clips.csv'), cache='cache', more='functionals')`
     """
+    if batch_size < 1: raise ValueError(f'batch_size is {batch_size}: 1 or more')
+    if not trim_db >= 0: raise ValueError(f'trim_db is {trim_db}: 0 or more')
     names, meta, reasons = [*FEATURES, *feature_set_columns(more)], _metadata(clips), {}
-    values = np.empty((len(clips), len(names)), np.float32)
+    values = np.full((len(clips), len(names)), np.nan, np.float32)
     for i, row in _rows(_segments(clips), n_jobs, batch_size, cache, dask, more, trim_db):
         if isinstance(row, str): reasons[i] = row
         else: values[i] = row
@@ -283,7 +290,7 @@ def split(table:pd.DataFrame, # features
          ) -> tuple: # train and test, rows in the table's order
     "A random split, stratified by label"
     from sklearn.model_selection import train_test_split
-    counts = table.label.value_counts()
+    counts = table.label.astype(str).value_counts() # a categorical has labels without a clip
     if len(counts) and counts.min() < 2:
         raise ValueError(f'label {counts.idxmin()!r} has one clip: a stratified split needs two or more of each')
     if not 0 < test_size < 1: raise ValueError(f'test_size is {test_size}: it is a share between 0 and 1')

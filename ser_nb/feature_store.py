@@ -166,6 +166,13 @@ def feature_columns(table:pd.DataFrame # features
 
 def _in_csv(columns): return [c for c in columns if not c.startswith(tuple(COMPANIONS.values()))]
 
+# %% ../nbs/library/Feature_Store.ipynb #4073e132
+def _remove_parts(parts, first=0):
+    "Remove the Parquet parts of an earlier table, from a number on"
+    for old in parts.glob('part-*.parquet'):
+        if int(old.stem[5:]) >= first: old.unlink()
+    if parts.is_dir() and not any(parts.iterdir()): parts.rmdir()
+
 # %% ../nbs/library/Feature_Store.ipynb #2f7e3e41
 def _packed(values, eight_bits):
     "Arrays that hold values: half precision, or a byte with `low` and `step` for each column"
@@ -186,7 +193,7 @@ def write_features(train:pd.DataFrame, # features to train on
                    folder:str|Path, # where the files go
                    eight_bits:str='' # names of COMPANIONS, with spaces between, that are kept in eight bits
                   ):
-    "Write `train_features.csv` and `test_features.csv`, and what stands beside them"
+    "Write `train_features.csv` and `test_features.csv`, and what stands beside them; Parquet that was there goes"
     for name, table in zip(FEATURE_FILES, (train, test)):
         path, columns = Path(folder)/name, feature_columns(table)
         for kind, prefix in COMPANIONS.items():
@@ -194,6 +201,7 @@ def write_features(train:pd.DataFrame, # features to train on
             _write_companion(table, own, companion_file(path, kind), kind in eight_bits.split())
         with replacing(path) as part:
             table[_in_csv(columns)].to_csv(part, index=False, float_format='%.7g', lineterminator='\n')
+    for name in FEATURE_FILES: _remove_parts(Path(folder)/Path(name).stem)
 
 # %% ../nbs/library/Feature_Store.ipynb #d61a5ee0
 def _needs_pyarrow():
@@ -204,15 +212,16 @@ def _needs_pyarrow():
 def write_parquet(train:pd.DataFrame, # features to train on
                   test:pd.DataFrame, # features to test on
                   folder:str|Path): # where the folders train_features/ and test_features/ go
-    "Write both tables as Parquet, in parts"
+    "Write both tables as Parquet, in parts; CSV files that were there go"
     _needs_pyarrow()
     for name, table in zip(FEATURE_FILES, (train, test)):
         parts, starts = Path(folder)/Path(name).stem, range(0, len(table), PART_ROWS)
         for k, start in enumerate(starts):
             rows = table.iloc[start:start + PART_ROWS][feature_columns(table)]
             with replacing(parts/f'part-{k:05}.parquet') as part: rows.to_parquet(part, index=False, engine='pyarrow')
-        for old in parts.glob('part-*.parquet'): # of a larger table that was here before
-            if int(old.stem[5:]) >= len(starts): old.unlink()
+        _remove_parts(parts, len(starts)) # of a larger table that was here before
+    for path in (Path(folder)/name for name in FEATURE_FILES):
+        for old in (path, *(companion_file(path, kind) for kind in COMPANIONS)): old.unlink(missing_ok=True)
 
 # %% ../nbs/library/Feature_Store.ipynb #14e88f9d
 _NEEDED_TEXT = ('file', 'emotion', 'label') # a speaker may be unknown

@@ -13,7 +13,7 @@ import numpy as np
 
 from .audio import load_sound
 from .corpora import split_label
-from .files import replacing
+from .files import method_of, replacing
 from .run_folder import progress
 from .speech_encoder import (ENCODER_FEATURES, ENCODER_FFT, ENCODER_HOP, ENCODER_SR, encoder_features,
                                    encoder_files, hann_window, import_openvino, mel_filters)
@@ -45,6 +45,7 @@ class Graph:
         return self.constant(values, np.int64)
 
 # %% ../nbs/library/Onnx_Export.ipynb #8e320700
+@method_of(Graph)
 def _op(self:Graph,
         kind:str, # of ONNX's operators
         *inputs, # names, or numbers and float arrays
@@ -57,8 +58,6 @@ def _op(self:Graph,
     outputs = [self.name() for _ in range(n_outputs)]
     self.nodes.append(helper.make_node(kind, names, outputs, **attributes))
     return outputs if n_outputs > 1 else outputs[0]
-
-Graph.op = _op
 
 # %% ../nbs/library/Onnx_Export.ipynb #442c67d4
 def _fourier_kernels():
@@ -328,8 +327,10 @@ def export_features(paths:list, # sound files
     rows = [row for batch in work for row in batch]
     good, bad = [r for r in rows if r[2] is not None], [r[:2] for r in rows if r[2] is None]
     if not good:
-        raise ValueError(f'none of the {len(rows)} files has sound in it')
+        reason = ''.join(f': {path}: {why}' for path, why in bad[:1])
+        raise ValueError(f'none of the {len(rows)} files has sound in it{reason}')
     files, seconds, X = zip(*good)
     with replacing(out) as part:
-        _write_features(part, Path(out).suffix, [str(f) for f in files], seconds, np.stack(X))
+        names = [str(f).encode('utf-8', 'backslashreplace').decode() for f in files] # Parquet takes UTF-8 alone
+        _write_features(part, Path(out).suffix, names, seconds, np.stack(X))
     return len(good), bad

@@ -141,7 +141,8 @@ _ALLOWED = { # by job and parameter: the values that it may have
     'extract': dict(output=('csv', 'parquet')),
     'model': dict(model=('', 'encoder', 'functionals'), base=('', 'encoder', 'functionals')),
     'ladder': dict(model=('1nn', 'functionals', 'article'))}
-_LOWEST = {'model': dict(splits=0, folds=-1), 'ladder': dict(epochs=0), 'robustness': dict(n=0)}
+_LOWEST = {'extract': dict(trim_db=0, seed=0), 'model': dict(splits=0, folds=-1), 'ladder': dict(epochs=0),
+           'robustness': dict(n=0)}
 _FEATURE_FOLDERS, _TABLES = ('features_dir', 'other_dir'), ('clips', 'data_dir')
 
 def _check_folder(shown, path):
@@ -174,8 +175,14 @@ def check_value(job:str, # one of JOBS
     if allowed and value not in allowed:
         raise click.UsageError(f'parameter {name}: {value!r} is none of {", ".join(filter(None, allowed))}')
     lowest = _LOWEST.get(job, {}).get(name)
-    if lowest is not None and value < lowest:
+    if lowest is not None and not value >= lowest:
         raise click.UsageError(f'parameter {name}: {value} is too low: {lowest} or more')
+    if name == 'test_size' and not 0 < value < 1:
+        raise click.UsageError(f'parameter {name}: {value} is no share between 0 and 1')
+    if name == 'more' and value:
+        from ser_nb import augmentation, speech_encoder # noqa: F401 (they register sets of their own)
+        from ser_nb.functionals import FEATURE_SETS
+        for word in value.split(): _known(word, list(FEATURE_SETS), 'feature set')
     if name in _FEATURE_FOLDERS and value:
         _check_folder(shown, value)
     if name in _TABLES and os.path.isfile(value):

@@ -16,8 +16,8 @@ import click
 
 from .files import replacing
 from .pipeline import printable
-from .predict_inputs import (adapted_to, check_adaptation, chosen_model, chosen_windowing, sound_sources,
-                                   source_statistics, print_model)
+from .predict_inputs import (adapted_to, as_text, check_adaptation, chosen_model, chosen_windowing,
+                                   picture_names, print_model, sound_sources, source_statistics)
 from .prediction_lines import as_line, csv_lines
 
 # %% ../nbs/library/Predict_Commands.ipynb #9ae026bd
@@ -42,13 +42,13 @@ def _show_rows(path, rows, form, times, first):
         click.echo(json.dumps(as_dict(path, row), ensure_ascii=False) if form == 'json' else as_line(path, row, times))
 
 # %% ../nbs/library/Predict_Commands.ipynb #ff86bf37
-def _save_timeline(folder, name, line, seconds):
-    "The picture of a timeline, as FOLDER/NAME.png"
+def _save_timeline(folder, file, line, seconds):
+    "The picture of a timeline, as FOLDER/FILE.png"
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from ser_nb.timeline import plot_timeline
-    fig, file = plot_timeline(line, seconds), 'stdin' if name == '-' else Path(name).name
+    fig = plot_timeline(line, seconds)
     try:
         with replacing(Path(folder)/f'{file}.png') as part:
             fig.savefig(part, format='png', dpi=110)
@@ -60,6 +60,7 @@ _RUN_HELP = 'The run folder of a training; without it a model that comes with th
 _MODEL_HELP = ("Which model of the package; without it encoder, where the encoder's weights are here, "
                "else functionals.")
 _FORMATS = 'audformat', 'audacity', 'rttm', 'webvtt', 'csv', 'json'
+_WITH_HEADER, _OF_ONE_FILE = ('audformat', 'csv'), ('audacity', 'webvtt')
 _window = click.option('--window', default=3., show_default=True, metavar='S', help='Length of a window, in seconds.')
 _hop = click.option('--hop', default=1.5, show_default=True, metavar='S', help='From one window to the next.')
 _models = click.Choice(('encoder', 'functionals'))
@@ -76,7 +77,8 @@ def _show_prediction(model, name, row, windows, form, kind, timeline, first):
     from ser_nb.prediction import as_rows, with_silence
     if kind:
         from ser_nb.timeline import EXPORTS
-        return click.echo(EXPORTS[kind](_segments(model, row, windows), name), nl=False)
+        text = EXPORTS[kind](_segments(model, row, windows), name)
+        return click.echo(text if first or kind not in _WITH_HEADER else text.partition('\n')[2], nl=False)
     rows = as_rows(with_silence(windows, row['end_s'][0]) if timeline and len(windows['start_s']) else row)
     _show_rows(name, rows, form, timeline, first)
 
@@ -96,7 +98,10 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
         if source is None:
             click.echo(printable(reason), err=True)
             n_failed += 1
-    names = iter([name.encode('utf-8', 'backslashreplace').decode() for _, name in good])
+    if kind in _OF_ONE_FILE and len(good) > 1:
+        raise click.UsageError(f'--format {kind} names no file: give one recording, not {len(good):,}')
+    given = [as_text(name) for _, name in good]
+    names, pictures = iter(given), picture_names(given)
     for _, row, windows, notes in predict_sources(model, [source for source, _ in good], cut=cut):
         name = next(names)
         for note in notes: click.echo(printable(f'{name}: {note}'), err=True)
@@ -106,7 +111,7 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
             continue
         _show_prediction(model, name, row, windows, form, kind, timeline, first)
         if plot:
-            _save_timeline(plot, name, as_table(windows), row['end_s'][0])
+            _save_timeline(plot, pictures[name], as_table(windows), row['end_s'][0])
         first = False
         if not (form or kind or timeline or plot) and len(windows['start_s']) > 1:
             _show_summary(model, row, windows)
@@ -166,7 +171,7 @@ def predict(sounds, folder, name, as_json, as_csv, timeline, window, hop, kind, 
     if out or resume or dask:
         _check_table(out, resume, sounds, form or kind or plot or turns)
     if turns:
-        _check_turns(turns, sounds, kind or timeline or plot or speaker or corpus)
+        _check_turns(turns, sounds, kind or timeline or plot or speaker or corpus or (window, hop) != (3., 1.5))
     check_adaptation(speaker, corpus)
     model = adapted_to(chosen_model(folder, name), speaker, corpus)
     if verbose or (not form and sys.stdout.isatty()):
@@ -209,8 +214,10 @@ def _write_table(model, sounds, out, timeline, cut, dask, adaptation):
         (reasons if source is None else paths).append(name)
     if reasons:
         raise click.UsageError(printable(reasons[0]))
+    given = [as_text(os.path.abspath(sound)) for sound in sounds]
     try:
-        n, failed, new = predict_to_table(model, paths, out, timeline, cut, dask=dask, adaptation=adaptation)
+        n, failed, new = predict_to_table(model, paths, out, timeline, cut, dask=dask, adaptation=adaptation,
+                                          sounds=given)
     except (ValueError, ImportError) as e:
         raise click.ClickException(printable(str(e))) from None
     except (KeyboardInterrupt, OSError) as e:
@@ -226,7 +233,7 @@ def _check_turns(turns, sounds, others):
     "Refuse a call with --turns that cannot be"
     if len(sounds) != 1 or os.path.isdir(sounds[0]) or others:
         raise click.UsageError('--turns takes one recording, and goes without --format, --timeline, --plot, '
-                               '--speaker and --adapt')
+                               '--speaker, --adapt, --window and --hop')
     if not os.path.isfile(turns):
         raise click.UsageError(f'--turns: {printable(turns)}: there is no such file')
 
@@ -237,7 +244,8 @@ def _show_turns(model, sound, turns, form):
     from ser_nb.prediction import as_dict
     from ser_nb.turns import predict_turns, read_turns
     try:
-        source, spoken = sys.stdin.buffer.read() if sound == '-' else sound, read_turns(turns)
+        spoken = read_turns(turns, os.path.basename(sound))
+        source = sys.stdin.buffer.read() if sound == '-' else sound
         n_jobs = min(2, os.cpu_count() or 1) if len(spoken) > 32 else 1
         found = predict_turns(model, source, spoken, n_jobs=n_jobs)
     except ValueError as e:
@@ -280,6 +288,8 @@ def enrol(who, sounds, delete, folder, name):
 
     No labels are needed; the mean and deviation of features are kept, no sound. Without NAME: who is enrolled."""
     from ser_nb.adaptation import enrolled, save_speaker, speaker_file
+    if delete and not who:
+        raise click.UsageError('--delete: give the NAME of an enrolled speaker')
     if not who:
         return click.echo('\n'.join(enrolled()) or 'nobody is enrolled')
     if delete:

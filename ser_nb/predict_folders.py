@@ -133,16 +133,18 @@ def _begun(parts, paths, settings):
         return paths
     old = read_json(about)
     for name, value in settings.items():
-        if old.get(name) != value:
-            raise ValueError(f'{parts}: the stopped run has {name} {old.get(name)}, this call {value}; '
+        more = name == 'sounds' and set(old.get(name) or ()) <= set(value) # what came since is counted
+        if old.get(name) != value and not more:
+            before, now = (str(v)[:200] for v in (old.get(name), value))
+            raise ValueError(f'{parts}: the stopped run has {name} {before}, this call {now}; '
                              'call it as before, or delete that folder to begin anew')
     with open(listed, encoding='utf-8') as lines:
         return [json.loads(line) for line in lines]
 
-def _settings(model, cut, timeline, adaptation, part_files):
+def _settings(model, cut, timeline, adaptation, part_files, sounds):
     "What two calls must share to work on the same table"
     return dict(model=fingerprint(model.run/'model.json')[:16], window=cut.window, hop=cut.hop, timeline=timeline,
-                adaptation=adaptation, part_files=part_files)
+                adaptation=adaptation, part_files=part_files, sounds=list(sounds))
 
 # %% ../nbs/library/Predict_Folders.ipynb #f6d9ea85
 def _finished(parts):
@@ -169,7 +171,8 @@ def predict_to_table(model, # see EmotionModel.load
                      n_jobs:int=-1, # worker processes; -1 = one a core
                      dask:str='', # address of a Dask scheduler, instead of processes of this machine
                      adaptation:str='', # what the model adapts to, so that a stopped run is not mixed with another
-                     part_files:int=PART_FILES # files of a part
+                     part_files:int=PART_FILES, # files of a part
+                     sounds=() # what the caller named to find the paths; a stopped run goes on for the same alone
                     ) -> tuple: # files of the table, files that failed, files that came since a stopped run began
     """Predict many files into one table, which is complete or absent; a run that was stopped goes on.
 
@@ -179,7 +182,7 @@ def predict_to_table(model, # see EmotionModel.load
     """
     out, parts = Path(out), parts_folder(out)
     with lock_run(parts):
-        files = _begun(parts, paths, _settings(model, cut, timeline, adaptation, part_files))
+        files = _begun(parts, paths, _settings(model, cut, timeline, adaptation, part_files, sounds))
         groups = [files[i:i + part_files] for i in range(0, len(files), part_files)]
         there, columns = _finished(parts), row_columns(model)
         waiting = [k for k in range(len(groups)) if k not in there]

@@ -12,8 +12,10 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from time import perf_counter
@@ -92,7 +94,9 @@ def patched_sklearn() -> Iterator: # a list with the extension's message; empty 
     messages = []
     try:
         from sklearnex import patch_sklearn, sklearn_is_patched, unpatch_sklearn
-    except ImportError:
+    except ImportError as e:
+        if find_spec('sklearnex'): # OpenVINO, loaded before it, brings another TBB
+            warnings.warn(f"Intel's extension cannot be loaded in this process, scikit-learn computes instead ({e})")
         yield messages
         return
     before, shown = sklearn_is_patched(), StringIO()

@@ -21,6 +21,8 @@ from .windowing import Windowing, levels, loud_enough
 # %% ../nbs/library/Streaming.ipynb #e86979ac
 ENCODINGS = {'s16le': ('<i2', 2. ** -15), 's32le': ('<i4', 2. ** -31), 'f32le': ('<f4', 1.)} # type, factor
 _READ = 1 << 14 # bytes that are read at a time, at most
+_CONTAINERS = {b'RIFF': 'a WAV', b'RF64': 'an RF64', b'fLaC': 'a FLAC', b'OggS': 'an Ogg', b'FORM': 'an AIFF',
+               b'caff': 'a CAF', b'ID3': 'an MP3'} # how a sound file begins
 
 def pcm_blocks(read, # function of a number of bytes that gives up to so many; none at the end
                encoding:str='s16le', # one of ENCODINGS
@@ -29,14 +31,14 @@ def pcm_blocks(read, # function of a number of bytes that gives up to so many; n
     """The samples of raw PCM, channels averaged.
 
     Raises:
-        ValueError: a WAV file instead of raw samples, or the end in the middle of a sample.
+        ValueError: a WAV, FLAC or other sound file instead of raw samples, or the end in the middle of a sample.
     """
     dtype, factor = ENCODINGS[encoding]
     size, rest, first = np.dtype(dtype).itemsize * channels, b'', True
     while data := read(_READ):
         data, whole = rest + data, (len(rest) + len(data)) // size * size
-        if first and data.startswith(b'RIFF'):
-            raise ValueError('a WAV file, not raw samples: `ser-nb predict -` takes it')
+        if first and (kind := next((k for k in _CONTAINERS if data.startswith(k)), None)):
+            raise ValueError(f'{_CONTAINERS[kind]} file, not raw samples: `ser-nb predict -` takes it')
         rest, first = data[whole:], first and len(data) < 4
         samples = np.frombuffer(data[:whole], dtype).astype(np.float32) * np.float32(factor)
         if len(samples):

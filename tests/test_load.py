@@ -70,7 +70,8 @@ def test_the_demo_answers_many_at_once_with_steady_memory_and_tells_those_who_ar
     with capsys.disabled():
         print(f'{3 * CLIENTS} at once: {len(answered)} answers, {len(refused)} refused: {set(refused)}')
     assert running.poll() is None and asked(address, sound, 0, 1)[0]
-    assert all('full' in r.lower() or 'busy' in r.lower() for r in refused)
+    # of an upload, which is refused when others wait, the client shows the status, a browser the words beside it
+    assert all('full' in r.lower() or 'busy' in r.lower() or '503 Service Unavailable' in r for r in refused)
 
 
 FIRST = """import sys, threading

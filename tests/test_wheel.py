@@ -131,6 +131,8 @@ def test_a_fresh_environment_with_the_wheel_alone_trains_predicts_and_reports(wh
     assert done.returncode == 0, done.stderr
     for job in ('train', 'model'):
         assert (app.work/'out'/'notebooks'/f"{JOBS[job]['notebook']}.ipynb").is_file()
-    for call in (['predict', 'a.wav'], ['predict', 'a.wav', '--run', 'out'], ['report', 'out'], ['audit', 'out']):
+    done = app('predict', 'a.wav', '--run', 'out') # which takes the encoder, whose weights nobody fetched here
+    assert done.returncode == 2 and '`ser-nb weights` fetches them' in done.stderr
+    for call in (['predict', 'a.wav'], ['report', 'out'], ['audit', 'out']):
         done = app(*call)
         assert done.returncode == 0, (call, done.stderr)

@@ -209,5 +209,5 @@ def test_segments_of_one_recording_are_the_same_sound_only_where_they_overlap(tm
 @pytest.mark.parametrize('broken', [['x'], [{}], 5, [dict(kind='a', severity='grave', clips=1, example='b')]])
 def test_a_broken_audit_of_a_run_is_named_in_one_line(tmp_path, broken):
     run = record_run(tmp_path/'run', broken)
-    done = CliRunner().invoke(main, ['audit', str(run)])
-    assert done.exit_code == 2 and 'metrics.json: audit' in done.output.splitlines()[-1]
+    code, _, said = command('audit', run)
+    assert code == 2 and 'metrics.json: audit' in said.splitlines()[-1]

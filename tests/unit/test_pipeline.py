@@ -11,7 +11,6 @@ import soundfile as sf
 from conftest import ROOT
 from helpers import command
 
-from ser_nb.command_line import main
 from ser_nb.corpora import read_clips
 from ser_nb.pipeline import JOBS, job_parameters, notebook_path, plan, setup_code, skipped_cells
 
@@ -67,7 +66,6 @@ WRONG_CALLS = [ # `OUT` is a run folder that is not there, `IN` a folder with a 
     ('report /nowhere', '/nowhere'), ('predict /nowhere', '/nowhere: there is no such file')]
 HEAVY = """import sys
 from click.testing import CliRunner
-from ser_nb.command_line import main
 done = CliRunner().invoke(main, sys.argv[1:])
 heavy = 'papermill numpy pandas scipy sklearn tensorflow openvino librosa nbformat jupyter_client IPython'.split()
 print(done.exit_code, [m for m in heavy if m in sys.modules], done.output)"""

@@ -143,6 +143,5 @@ def test_several_recordings_are_one_table_with_one_header(pair, kind):
 
 @pytest.mark.parametrize('kind', ['audacity', 'webvtt'])
 def test_a_format_that_names_no_file_refuses_several_so_that_their_segments_are_not_mixed(pair, kind):
-    call = ['predict', *map(str, pair), '--format', kind, '--model', 'functionals']
-    found = CliRunner().invoke(main, call, prog_name='ser-nb')
-    assert found.exit_code == 2 and 'give one recording, not 2' in found.output
+    code, _, said = command('predict', *pair, '--format', kind, '--model', 'functionals')
+    assert code == 2 and 'give one recording, not 2' in said
