@@ -66,6 +66,7 @@ WRONG_CALLS = [ # `OUT` is a run folder that is not there, `IN` a folder with a 
     ('report /nowhere', '/nowhere'), ('predict /nowhere', '/nowhere: there is no such file')]
 HEAVY = """import sys
 from click.testing import CliRunner
+from ser_nb.command_line import main
 done = CliRunner().invoke(main, sys.argv[1:])
 heavy = 'papermill numpy pandas scipy sklearn tensorflow openvino librosa nbformat jupyter_client IPython'.split()
 print(done.exit_code, [m for m in heavy if m in sys.modules], done.output)"""
