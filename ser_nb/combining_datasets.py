@@ -20,6 +20,7 @@ from .corpora import CORPORA, EMOTIONS, GENDERS, TESS_EMOTIONS
 from .corpora import dataset_name, find_files, parse_name, read_rows
 from .corpora import complete_clips, order_labels, published_name, read_clips, with_target, write_clips
 from .corpus_adapters import load_adapters, recognise
+from .downloads import resume_download
 from .files import deprecated_names, fingerprint, replacing
 from .run_folder import progress
 
@@ -300,21 +301,8 @@ ARCHIVES = {'Audio_Speech_Actors_01-24.zip': 'md5:bc696df654c87fed845eb13823edef
 
 def _continue_download(part):
     "A pooch downloader that goes on where `part` ends, and keeps it when the connection breaks"
-    import requests
     def download(url, output_file, pooch):
-        have = part.stat().st_size if part.exists() else 0
-        with requests.get(url, stream=True, timeout=30, headers={'Range': f'bytes={have}-'} if have else {}) as r:
-            if r.status_code == 416:
-                part.unlink()
-                raise OSError(
-                    'what was downloaded so far does not fit the file any more; run again to start afresh')
-            r.raise_for_status()
-            go_on = r.status_code == 206 # 200 means: the whole file, from its start
-            total = int(r.headers.get('Content-Length', 0)) + (have if go_on else 0)
-            with open(part, 'ab' if go_on else 'wb') as f:
-                for block in progress(r.iter_content(1 << 20), part.stem, -(-total >> 20) or None): f.write(block)
-        if (got := part.stat().st_size) < total:
-            raise OSError(f'the connection ended after {got:,} of {total:,} bytes; run again to go on')
+        resume_download(url, part, part.stem)
         os.replace(part, output_file)
     return download
 

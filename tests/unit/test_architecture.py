@@ -13,7 +13,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.unit
 
 # design.md's table, from bottom to top: a module imports only from those before it
-ORDER = """files run_folder workers containers samples audio fourier corpora name_patterns corpus_adapters
+ORDER = """files run_folder downloads workers containers samples audio fourier corpora name_patterns corpus_adapters
 corpus_formats spectral functionals speech_encoder augmentation corruptions feature_store keras_tools
 feature_extraction metrics splits validation shortcuts leakage combining_datasets proposed_system emotion_model
 out_of_domain adaptation h5_files model_files fine_tuning timing windowing prediction turns streaming onnx_export
