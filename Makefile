@@ -12,6 +12,8 @@ JOBS ?= train model
 
 # where no bytecode may be written, as in many images for containers, every process compiles TensorFlow anew (17 s instead of 6)
 unexport PYTHONDONTWRITEBYTECODE
+# the shell that runs the notebooks' tests would put in the packages of an activated environment, of another project perhaps
+unexport VIRTUAL_ENV
 
 .PHONY: run check lint compiled test test-environment campaign nightly readme docs lab lock clean setup
 setup: $(VENV)/.ready
