@@ -7,7 +7,7 @@ __all__ = ['read_audformat', 'write_audformat', 'read_audiofolder', 'write_audio
            'describe_clips', 'read_corpus', 'corpus_table']
 
 # %% ../nbs/library/Corpus_Formats.ipynb #7eae95f3
-import difflib, json, os, shutil
+import difflib, json, os, re, shutil
 from pathlib import Path
 
 import pandas as pd
@@ -57,7 +57,9 @@ def _header(folder):
     import yaml
     path = Path(folder)/'db.yaml'
     try:
-        header = yaml.safe_load(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        header = yaml.safe_load(text)
+        if re.search(r'\\u[dD][89a-fA-F]', text): raise ValueError('half of a surrogate pair, which cannot be written')
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: there is no such file; an audformat database has one') from None
     except (yaml.YAMLError, ValueError, RecursionError) as e: # a number of 5,000 digits, too
@@ -201,6 +203,7 @@ def write_audiofolder(clips:pd.DataFrame, # a clip table
 def _json_line(line):
     "A line, an object with 'wav' and 'emo'"
     row = json.loads(line)
+    json.dumps(row, ensure_ascii=False).encode() # half of a surrogate pair cannot be written
     found = dict(wav=row['wav'], emo=str(row['emo']), dataset=row.get('dataset', ''), duration_s=row.get('length'))
     for key, kinds in dict(wav=str, dataset=str, duration_s=(int, float, type(None))).items():
         if not isinstance(found[key], kinds):

@@ -478,3 +478,12 @@ def test_a_table_written_through_a_link_finds_its_files(tmp_path):
         corpus_table(tmp_path/source, '{speaker}_{emotion}', out=str(tmp_path/'link'/'clips.csv'))
         assert os.path.isfile(read_clips(tmp_path/'link'/'clips.csv').path[0])
     assert 'in/ben_joy.wav' in (tmp_path/'link'/'clips.csv').read_text() # and can move with its folder
+
+
+@pytest.mark.parametrize('name, text, read', [
+    ('db.yaml', 'tables: {files: {columns: {emotion: {}}}}\nname: "\\ud800"', read_audformat),
+    ('db.yaml', 'tables: ' + '9' * 5000, read_audformat),
+    ('fold_1_train.jsonl', '{"wav": "a.wav", "emo": "\\ud800"}', read_emobox)])
+def test_text_that_no_table_can_hold_is_refused_with_its_file(tmp_path, name, text, read):
+    (tmp_path/name).write_text(text)
+    with pytest.raises(ValueError, match=name): read(tmp_path)
