@@ -332,9 +332,8 @@ def audit_sound(train:pd.DataFrame, # clip table of the training set
             near[i] = similarity(signal(test, i), signal(train, j)) > threshold
     masks = dict(same_bytes=same[0], same_samples=same[1] & ~same[0], near_identical_sound=near & ~same[0] & ~same[1])
     found = _findings({kind: ('error', mask) for kind, mask in masks.items()}, test)
-    for t, values in ((train, known), (test, own)):
-        found += _findings(dict(not_compared=('note', np.isnan(values).all(axis=1))), t)
-    return found
+    unread = np.isnan(np.vstack([known, own])).all(axis=1)
+    return found + _findings(dict(not_compared=('note', unread)), pd.concat([train, test]))
 
 # %% ../nbs/library/Leakage.ipynb #ffd8b773
 def audit_file(path:str|Path='' # feature folder, run folder or clip table (CSV); '' = the package's features
