@@ -18,6 +18,7 @@ import pandas as pd
 from .audio import SOUND_SUFFIXES
 from .corpora import CLIP_COLUMNS, complete_clips, find_files, order_labels, parse_name, read_gender
 from .name_patterns import check_emotion, check_levels, name_pattern
+from .files import as_utf8
 from .run_folder import notebooks_dir
 
 # %% ../nbs/library/Corpus_Adapters.ipynb #d55c1f25
@@ -196,8 +197,8 @@ def recognise(folder:str|Path, # a folder with sound files, in any layout
     "Find out which corpora a folder holds, from the names alone"
     adapters, unread = adapters or load_adapters(), {}
     paths = [str(p) for p in find_files(folder, unread)]
-    unplaced = {_shown(p): reason for p, reason in unread.items()}
-    unplaced |= {_shown(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
+    unplaced = {as_utf8(p): reason for p, reason in unread.items()}
+    unplaced |= {as_utf8(p): 'the name is not UTF-8' for p in paths if not _is_utf8(p)}
     paths = [p for p in paths if _is_utf8(p)]
     sounds = [p for p in paths if Path(p).suffix.lower() in SOUND_SUFFIXES]
     found = {
@@ -220,9 +221,6 @@ def _is_utf8(path):
     except UnicodeEncodeError:
         return False
 
-def _shown(path):
-    "A path as text that every file and terminal takes"
-    return path.encode('utf-8', 'backslashreplace').decode()
 
 def _reason(path):
     "Why a sound file could not be placed"
@@ -299,7 +297,7 @@ def _read_folder(folder, patterns, pattern, suffix, words, corpus, language):
         fields = pd.DataFrame(columns=['speaker', 'emotion'], dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
     clips = _clips_of(fields, kept, words, corpus or Path(folder).resolve().name, language)
-    return clips, pd.DataFrame(dict(path=[_shown(p) for p in sorted(left)], reason=reason), columns=['path', 'reason'])
+    return clips, pd.DataFrame(dict(path=[as_utf8(p) for p in sorted(left)], reason=reason), columns=['path', 'reason'])
 
 # %% ../nbs/library/Corpus_Adapters.ipynb #10bcb97f
 def clips_from_folders(folder:str|Path, # a folder with a folder for each class
@@ -321,7 +319,7 @@ def clips_from_folders(folder:str|Path, # a folder with a folder for each class
         {name: [inside[i][at] for i in fits] for at, name in enumerate(levels)}, index=fits, dtype=object)
     words = {k.lower(): v for k, v in (words or {}).items()}
     taken = set(fits)
-    left = [_shown(p) for i, p in enumerate(paths) if i not in taken]
+    left = [as_utf8(p) for i, p in enumerate(paths) if i not in taken]
     reason = f"not a sound file in a folder of {'/'.join(levels)}"
     clips = _clips_of(fields, paths, words, corpus or Path(folder).resolve().name, language)
     return clips, pd.DataFrame(dict(path=left, reason=reason), columns=['path', 'reason'])

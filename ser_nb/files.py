@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['replacing', 'read_regular', 'plain_json', 'write_json', 'parse_json', 'read_json', 'check_json', 'fingerprint',
-           'cache_place', 'user_cache', 'place_numba_cache', 'hidden_module', 'method_of', 'deprecated_names']
+           'cache_place', 'user_cache', 'as_utf8', 'place_numba_cache', 'hidden_module', 'method_of',
+           'deprecated_names']
 
 # %% ../nbs/library/Files.ipynb #248c2a4b
 import errno
@@ -181,6 +182,12 @@ def user_cache() -> Path: # a folder that exists and can be written to
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError: return _private_temporary()
     return path if os.access(path, os.W_OK) else _private_temporary()
+
+# %% ../nbs/library/Files.ipynb #c84e27b5
+def as_utf8(text:str # a file's name, say
+           ) -> str: # with what is not UTF-8 as escapes
+    "Text that every file and terminal takes"
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 # %% ../nbs/library/Files.ipynb #8a77b530
 def place_numba_cache():

@@ -13,7 +13,7 @@ import numpy as np
 
 from .audio import load_sound
 from .corpora import split_label
-from .files import method_of, replacing
+from .files import as_utf8, method_of, replacing
 from .run_folder import progress
 from .speech_encoder import (ENCODER_FEATURES, ENCODER_FFT, ENCODER_HOP, ENCODER_SR, encoder_features,
                                    encoder_files, hann_window, import_openvino, mel_filters)
@@ -331,6 +331,6 @@ def export_features(paths:list, # sound files
         raise ValueError(f'none of the {len(rows)} files has sound in it{reason}')
     files, seconds, X = zip(*good)
     with replacing(out) as part:
-        names = [str(f).encode('utf-8', 'backslashreplace').decode() for f in files] # Parquet takes UTF-8 alone
+        names = [as_utf8(str(f)) for f in files] # Parquet takes UTF-8 alone
         _write_features(part, Path(out).suffix, names, seconds, np.stack(X))
     return len(good), bad

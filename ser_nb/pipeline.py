@@ -26,7 +26,7 @@ from pathlib import Path
 import click
 
 from .run_folder import notebooks_dir
-from .files import hidden_module, read_json, replacing, user_cache, write_json
+from .files import as_utf8, hidden_module, read_json, replacing, user_cache, write_json
 
 # %% ../nbs/library/Pipeline.ipynb #d4aadded
 def _job(notebook, source=None, paths=(), after=None, **full):
@@ -110,7 +110,7 @@ def printable(text:str # a file's name, say
              ) -> str: # the same, with control characters and what is not UTF-8 as escapes
     "Text that is safe on a terminal"
     text = _CONTROL.sub(lambda m: m[0].encode('unicode_escape').decode(), text)
-    return text.encode('utf-8', 'backslashreplace').decode()
+    return as_utf8(text)
 
 def _known(name, names, what):
     "Refuse a name that is none of `names`, with the nearest one"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from .files import replacing
+from .files import as_utf8, replacing
 from .pipeline import printable
-from .predict_inputs import (adapted_to, as_text, check_adaptation, chosen_model, chosen_windowing,
+from .predict_inputs import (adapted_to, check_adaptation, chosen_model, chosen_windowing,
                                    picture_names, print_model, sound_sources, source_statistics)
 from .prediction_lines import as_line, csv_lines
 
@@ -100,7 +100,7 @@ def _predict_all(model, sources, form, kind, timeline, plot, cut):
             n_failed += 1
     if kind in _OF_ONE_FILE and len(good) > 1:
         raise click.UsageError(f'--format {kind} names no file: give one recording, not {len(good):,}')
-    given = [as_text(name) for _, name in good]
+    given = [as_utf8(name) for _, name in good]
     names, pictures = iter(given), picture_names(given)
     for _, row, windows, notes in predict_sources(model, [source for source, _ in good], cut=cut):
         name = next(names)
@@ -214,7 +214,7 @@ def _write_table(model, sounds, out, timeline, cut, dask, adaptation):
         (reasons if source is None else paths).append(name)
     if reasons:
         raise click.UsageError(printable(reasons[0]))
-    given = [as_text(os.path.abspath(sound)) for sound in sounds]
+    given = [as_utf8(os.path.abspath(sound)) for sound in sounds]
     try:
         n, failed, new = predict_to_table(model, paths, out, timeline, cut, dask=dask, adaptation=adaptation,
                                           sounds=given)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import fingerprint, read_json, replacing, write_json
+from .files import as_utf8, fingerprint, read_json, replacing, write_json
 from .prediction import as_dict, as_rows, predict_sources, with_silence
 from .prediction_lines import csv_lines
 from .run_folder import lock_run
@@ -156,7 +156,7 @@ def _write_part(parts, suffix, k, group, found, columns, timeline):
     "Predict the files of a part and keep them"
     rows, n_failed = [], 0
     for path, (_, row, windows, notes) in zip(group, found):
-        name = path.encode('utf-8', 'backslashreplace').decode()
+        name = as_utf8(path)
         rows += [(name, r) for r in file_rows(columns, row, windows, notes, timeline)]
         n_failed += windows is None
     with replacing(parts/f'part-{k:06}-{n_failed}{suffix}') as file:
